@@ -1,0 +1,61 @@
+# make demo | test | lint | bench; each sets up what it needs (as root, on Debian 12).
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(shell find ocipy native tools -name '*.py' -not -name _table.py -o -name '*.[ch]' -o -name '*.json' 2>/dev/null)
+PACKAGES_DEMO := python3-venv python3-dev libc6-dev libseccomp-dev busybox-static
+PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo iproute2 procps uidmap util-linux libcap2-bin
+PACKAGES_BENCH := $(PACKAGES_DEMO) runc crun hyperfine
+APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300
+# installs what is missing and nothing else: without the network a machine that has it all still works
+need = @missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	[ -z "$$missing" ] || { $(APT) -qq update && $(APT) -qq install -y --no-install-recommends $$missing >/dev/null; }
+
+.PHONY: demo test test-v2 lint bench storm clean packages-demo packages-test packages-bench
+.DELETE_ON_ERROR:
+
+demo: packages-demo $(VENV)/installed
+	@$(BIN)/python examples/demo.py
+
+test: packages-test $(VENV)/installed-test
+	$(BIN)/python -m pytest $(PYTEST)
+
+# the same tests in a guest kernel with a pure cgroup v2 hierarchy
+test-v2: packages-test $(VENV)/installed-test
+	spec-tests/guest.sh '$(CURDIR)/$(BIN)/python -m pytest $(PYTEST)'
+
+lint: packages-demo $(VENV)/installed-test
+	$(BIN)/python -m pip install -q 'ruff>=0.6' 'mypy>=1.11' types-cffi
+	$(BIN)/ruff check .
+	$(BIN)/python tools/make_schema_table.py
+	$(BIN)/mypy
+
+bench: packages-bench $(VENV)/installed
+	$(BIN)/python benchmarks/bench.py
+
+# create killed at random instants, many times over
+storm: packages-test $(VENV)/installed-test
+	OCIPY_STORM=400 $(BIN)/python -m pytest -q spec-tests/test_killed_create.py
+
+packages-demo:
+	$(call need,$(PACKAGES_DEMO))
+packages-test:
+	$(call need,$(PACKAGES_TEST))
+packages-bench:
+	$(call need,$(PACKAGES_BENCH))
+
+$(VENV)/made: | packages-demo
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools>=70.1' 'cffi>=1.15' 'jsonschema>=4.18'
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made $(SOURCES)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pytest>=7' 'hypothesis>=6'
+	@touch $@
+
+clean:
+	rm -rf --one-file-system $(VENV) build *.egg-info ocipy/_init ocipy/_*.so ocipy/_native.c ocipy/_seccomp.c

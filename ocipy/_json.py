@@ -1,0 +1,102 @@
+"""JSON by the C scanner and encoder alone (see ``_os.py`` for why).
+
+``import json`` takes 4 ms, mostly for :mod:`re`; the C parts of it take 0.3. Objects with a duplicate
+key are refused: RFC 8259 leaves their meaning open, and two readers of one config.json must not differ.
+"""
+
+from __future__ import annotations
+
+from _json import encode_basestring, make_encoder, make_scanner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class JSONError(ValueError):
+    """The text is not JSON; the message says where."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise JSONError(f"duplicate key {encode_basestring(key)}")
+            seen.add(key)
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise JSONError(f"{name} is not JSON")
+
+
+class _Context:
+    """What the C scanner asks of its decoder."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = staticmethod(_pairs)
+    parse_float = float
+    parse_int = int
+    parse_constant = staticmethod(_constant)
+    memo: dict[str, str] = {}
+
+
+_scan = make_scanner(_Context())
+
+
+def loads(data: bytes | str) -> Any:
+    """Parse one JSON text (UTF-8 if bytes).
+
+    Raises:
+        JSONError: not UTF-8, not JSON, a duplicate key, or something after the value.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JSONError(f"not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
+    start = len(text) - len(text.lstrip(" \t\n\r"))
+    try:
+        value, end = _scan(text, start)
+    except StopIteration as stop:
+        raise JSONError(f"expected a value at {_place(text, stop.value)}") from None
+    except (RecursionError, SystemError):  # CPython 3.11 may raise either
+        raise JSONError("nested too deeply") from None
+    except JSONError:
+        raise
+    except ValueError as error:
+        raise JSONError(str(error).lower()) from None
+    rest = text[end:].lstrip(" \t\n\r")
+    if rest:
+        raise JSONError(f"more text after the value at {_place(text, len(text) - len(rest))}")
+    return value
+
+
+def _place(text: str, index: int) -> str:
+    line = text.count("\n", 0, index) + 1
+    return f"line {line} column {index - text.rfind(chr(10), 0, index)}"
+
+
+def _unknown(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def dumps(value: Any, indent: int = 0) -> str:
+    """The JSON text of plain data: compact, or indented by so many spaces."""
+    if indent:
+        return _pretty(value, indent, "\n")
+    return "".join(
+        make_encoder({}, _unknown, encode_basestring, None, ":", ",", False, False, False)(value, 0)
+    )
+
+
+def _pretty(value: Any, indent: int, line: str) -> str:
+    inner = line + " " * indent
+    if isinstance(value, dict) and value:
+        items = (f"{encode_basestring(k)}: {_pretty(v, indent, inner)}" for k, v in value.items())
+        return "{" + inner + ("," + inner).join(items) + line + "}"
+    if isinstance(value, (list, tuple)) and value:
+        return "[" + inner + ("," + inner).join(_pretty(v, indent, inner) for v in value) + line + "]"
+    return dumps(value)

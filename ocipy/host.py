@@ -1,0 +1,128 @@
+"""Host facts: what ``compile`` and the cgroup drivers need to know of this machine.
+
+Facts are read once per process and handed to the pure parts; nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from ocipy import _os as os
+from ocipy.errors import Error
+
+CGROUP_ROOT = "/sys/fs/cgroup"
+
+
+class Hierarchy:
+    """One mounted cgroup hierarchy.
+
+    Attributes:
+        mountpoint: where it is mounted.
+        controllers: v1 controllers bound to it, ``name=systemd`` style for a named one; empty for cgroup2.
+        unified: whether this is the cgroup2 hierarchy.
+        root: the cgroup that is at the mount point (``/`` but for a bind mount of a part).
+        own: this process's cgroup in the hierarchy, as /proc/self/cgroup has it.
+    """
+
+    __slots__ = ("controllers", "mountpoint", "own", "root", "unified")
+
+    def __init__(
+        self, mountpoint: str, controllers: tuple[str, ...], unified: bool, root: str, own: str
+    ) -> None:
+        self.mountpoint = mountpoint
+        self.controllers = controllers
+        self.unified = unified
+        self.root = root
+        self.own = own
+
+    @property
+    def name(self) -> str:
+        """The directory name it goes by (``cpu,cpuacct``, ``systemd``, ``unified``)."""
+        return os.basename(self.mountpoint)
+
+
+class CgroupFacts:
+    """The cgroup layout: ``mode`` is ``v1``, ``hybrid`` (v1 and cgroup2 side by side) or ``v2``."""
+
+    __slots__ = ("hierarchies", "mode")
+
+    def __init__(self, mode: str, hierarchies: list[Hierarchy]) -> None:
+        self.mode = mode
+        self.hierarchies = hierarchies
+
+
+def parse_cgroups(mountinfo: str, own: str) -> CgroupFacts:
+    """The cgroup layout, from the text of ``/proc/self/mountinfo`` and ``/proc/self/cgroup``.
+
+    Raises:
+        Error: no cgroup hierarchy is mounted.
+    """
+    owns: dict[str, str] = {}
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            owns[controller] = path
+    found: list[Hierarchy] = []
+    seen: set[tuple[str, ...]] = set()
+    for line in mountinfo.splitlines():
+        if " - cgroup" not in line:
+            continue
+        left, _, right = line.partition(" - ")
+        fstype, _, rest = right.partition(" ")
+        fields = left.split(" ")
+        root, mountpoint = fields[3], fields[4]
+        if fstype == "cgroup2":
+            key: tuple[str, ...] = ()
+        elif fstype == "cgroup":
+            options = rest.partition(" ")[2].split(",")
+            key = tuple(o for o in options if o in owns and o)
+        else:
+            continue
+        if key in seen:  # the same hierarchy mounted again, for a container perhaps
+            continue
+        seen.add(key)
+        unified = fstype == "cgroup2"
+        found.append(Hierarchy(mountpoint, key, unified, root, owns.get(key[0] if key else "", "/")))
+    if not found:
+        raise Error(
+            "no cgroup hierarchy is mounted", code="cgroup-missing", phase="cgroup",
+            hint=f"mount cgroup2 on {CGROUP_ROOT}",
+        )
+    if all(h.unified for h in found):
+        mode = "v2"
+    else:
+        mode = "hybrid" if any(h.unified for h in found) else "v1"
+    return CgroupFacts(mode, found)
+
+
+_facts: list[CgroupFacts] = []
+
+
+def cgroups() -> CgroupFacts:
+    """The cgroup layout of this host (read once per process)."""
+    if not _facts:
+        _facts.append(
+            parse_cgroups(os.read_text("/proc/self/mountinfo"), os.read_text("/proc/self/cgroup"))
+        )
+    return _facts[0]
+
+
+class Host:
+    """What ``compile`` is told of the host.
+
+    Attributes:
+        cgroups: the cgroup layout.
+        euid: the effective uid of the caller.
+        in_userns: whether the caller is itself in a user namespace other than the host's first one.
+    """
+
+    __slots__ = ("cgroups", "euid", "in_userns")
+
+    def __init__(self, cgroups: CgroupFacts, euid: int, in_userns: bool) -> None:
+        self.cgroups = cgroups
+        self.euid = euid
+        self.in_userns = in_userns
+
+
+def facts() -> Host:
+    """The facts of this host."""
+    ids = os.read_text("/proc/self/uid_map").split()
+    return Host(cgroups(), os.geteuid(), ids != ["0", "0", "4294967295"])

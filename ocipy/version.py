@@ -1,0 +1,8 @@
+"""Versions."""
+
+from __future__ import annotations
+
+#: of ocipy
+VERSION = "0.1.0"
+#: of the OCI runtime specification that it implements
+SPEC_VERSION = "1.3.0"
