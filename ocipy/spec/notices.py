@@ -1,0 +1,36 @@
+"""What is accepted but worth a warning (runtime.md#warnings), as ``ocipy validate`` shows it."""
+
+from __future__ import annotations
+
+from ocipy.spec.fault import Fault
+from ocipy.spec.names import CAPABILITIES
+from ocipy.spec.usual import rows as unusual_rows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.spec.fault import Row
+
+
+def notices(config: dict[str, Any]) -> list[Fault]:
+    """What a config without faults still has against it: deprecated, ignored or unusual values."""
+    out: list[Row] = []
+    for name, capabilities in config.get("process", {}).get("capabilities", {}).items():
+        if name not in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+            continue
+        for index, capability in enumerate(capabilities):
+            if capability not in CAPABILITIES:
+                path = f"$.process.capabilities.{name}[{index}]"
+                out.append(
+                    (path, capability, "a capability of capabilities(7); this one is ignored",
+                     "config.md#linux-process")
+                )  # fmt: skip
+    for index, mount in enumerate(config.get("mounts", ())):
+        if mount["destination"][:1] != "/":
+            out.append(
+                (f"$.mounts[{index}].destination", mount["destination"],
+                 "an absolute path; relative to / is deprecated", "config.md#mounts")
+            )  # fmt: skip
+    out += unusual_rows(config)
+    return [Fault.of(row) for row in out]
