@@ -1,0 +1,71 @@
+"""Control groups behind one interface: v1 and hybrid, v2 (and, by ``--systemd-cgroup``, systemd's).
+
+A driver object knows the paths it owns before any of them exists, so that the state file can record
+them first (:meth:`Cgroup.record`): whatever dies half-way, ``delete`` finds all of it again.
+Import cost matters here: this package and the chosen driver are on the path of every engine call.
+"""
+
+from __future__ import annotations
+
+from ocipy import host
+from ocipy.errors import CgroupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.cgroups.base import Cgroup
+
+
+def select(
+    cgroups_path: str | None,
+    container_id: str,
+    facts: host.CgroupFacts | None = None,
+    *,
+    rootless: bool = False,
+) -> Cgroup:
+    """The driver for a new container; decides paths, touches nothing.
+
+    Args:
+        cgroups_path: ``linux.cgroupsPath``: absolute means below the hierarchy's root; relative (or
+            absent: the id) means below this process's own cgroup, on v2 beside it, as runc has it.
+        container_id: a checked id.
+        facts: the cgroup layout, this host's unless given.
+        rootless: lacking permission to make a cgroup that ``cgroups_path`` doesn't ask for is fine.
+
+    Raises:
+        CgroupError: a path with ``..`` components, or one that is the root itself.
+    """
+    facts = facts or host.cgroups()
+    path = cgroups_path or container_id
+    parts = path.split("/")
+    if ".." in parts:
+        raise CgroupError("a cgroup path must not contain '..'", config_path="$.linux.cgroupsPath")
+    if "\0" in path or "\n" in path:
+        raise CgroupError(
+            "a cgroup path must not contain a newline or NUL", config_path="$.linux.cgroupsPath"
+        )
+    if not set(parts) - {"", "."}:  # kill and delete would take all of the host with them
+        raise CgroupError(
+            "the root cgroup can't be a container's own", config_path="$.linux.cgroupsPath"
+        )
+    optional = rootless and not cgroups_path
+    if facts.mode == "v2":
+        from ocipy.cgroups.v2 import UnifiedCgroup
+
+        return UnifiedCgroup.place(path, facts, optional)
+    from ocipy.cgroups.v1 import LegacyCgroup
+
+    return LegacyCgroup.place(path, facts, optional)
+
+
+def load(record: dict[str, Any]) -> Cgroup:
+    """The driver object for what :meth:`Cgroup.record` returned, in a later process."""
+    optional: bool = record.get("optional", False)
+    if record["driver"] == "v2":
+        from ocipy.cgroups.v2 import UnifiedCgroup
+
+        return UnifiedCgroup(record["paths"], optional)
+    from ocipy.cgroups.v1 import LegacyCgroup
+
+    return LegacyCgroup(record["paths"], optional)

@@ -1,0 +1,223 @@
+"""Touching cgroupfs: what both drivers do with directories, processes and files in them.
+
+A write returns an error number rather than raising: several of them are expected, and the drivers
+then do something else. What is not expected is explained by :mod:`ocipy.cgroups.explain`.
+"""
+
+from __future__ import annotations
+
+from errno import EBUSY, EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOTSUP, EROFS, ESRCH
+from posix import close as _close
+from posix import getpid, kill, mkdir, open, rmdir, scandir, write
+from time import monotonic, sleep
+
+from ocipy import _os as os
+from ocipy._os import O_CLOEXEC, O_DIRECTORY, O_PATH, O_WRONLY
+from ocipy.errors import CgroupError
+
+DELETE_SECONDS = 10.0
+SIGNAL_ROUNDS = 100
+GONE = (ENOENT, ENODEV)  # ENODEV: it went while the file was open
+
+
+def put(directory: str, name: str, value: str) -> int:
+    """Write a value with one write(2), as every cgroup file wants it. Returns 0 or the error number."""
+    try:
+        fd = open(f"{directory}/{name}", O_WRONLY | O_CLOEXEC)
+    except OSError as error:
+        return error.errno or EIO
+    try:
+        write(fd, value.encode(errors="surrogateescape"))
+    except OSError as error:
+        return error.errno or EIO
+    finally:
+        _close(fd)
+    return 0
+
+
+def open_path(directory: str) -> int:
+    """An O_PATH fd of a cgroup, for CLONE_INTO_CGROUP.
+
+    Raises:
+        CgroupError: it can't be opened.
+    """
+    try:
+        return open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC)
+    except OSError as error:
+        raise CgroupError(
+            f"can't open cgroup {directory}", syscall="open", errno=error.errno or EIO
+        ) from None
+
+
+def number(directory: str, name: str) -> int:
+    """A file's single number; ``max`` is the largest of 64 bits. Raises OSError."""
+    text = os.read_text(f"{directory}/{name}").strip()
+    return (1 << 64) - 1 if text == "max" else int(text)
+
+
+def field(directory: str, name: str, key: str) -> int:
+    """The number beside a key of a ``key value`` file; 0 where the file or the key is missing."""
+    try:
+        text = os.read_text(f"{directory}/{name}")
+    except OSError as error:
+        if error.errno in GONE:
+            return 0
+        raise
+    for line in text.splitlines():
+        if line.startswith(key + " "):
+            return int(line[len(key) + 1 :])
+    return 0
+
+
+def make(directory: str) -> bool:
+    """Make a directory and the parents it lacks. Returns whether it is new. Raises OSError."""
+    try:
+        mkdir(directory, 0o755)
+    except OSError as error:
+        if error.errno == EEXIST:
+            return False
+        if error.errno != ENOENT:
+            # A read-only mount answers EROFS even for what exists.
+            if error.errno == EROFS and os.exists(directory):
+                return False
+            raise
+        make(os.dirname(directory))
+        return make(directory)
+    return True
+
+
+def join(directory: str, pid: int) -> None:
+    """Move a process into a cgroup by ``cgroup.procs``.
+
+    Raises:
+        CgroupError: the kernel refuses; its ``errno`` says why.
+    """
+    for attempt in range(6):
+        refusal = put(directory, "cgroup.procs", str(pid))
+        if not refusal:
+            return
+        # EINVAL: the process has been cloned but has not begun to run yet (TASK_NEW).
+        if refusal != EINVAL or attempt == 5:
+            break
+        sleep(0.03)
+    if refusal == ESRCH:
+        raise CgroupError(
+            f"process {pid} is gone: can't join {directory}", code="process-gone", syscall="write",
+            errno=refusal,
+        )
+    from ocipy.cgroups.explain import join_refused
+
+    raise join_refused(directory, pid, refusal)
+
+
+def children(directory: str) -> list[str]:
+    """The cgroups right below; none where the directory is gone."""
+    try:
+        with scandir(directory) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in GONE:
+            return []
+        raise
+
+
+def processes(directory: str) -> list[int]:
+    """The processes in a cgroup and below it; none where it is gone."""
+    try:
+        text = os.read_text(f"{directory}/cgroup.procs")
+    except OSError as error:
+        if error.errno == ENOTSUP:  # a threaded cgroup of v2 lists threads only
+            text = os.read_text(f"{directory}/cgroup.threads")
+        elif error.errno in GONE:
+            return []
+        else:
+            raise
+    found = [int(line) for line in text.splitlines()]
+    for child in children(directory):
+        found += processes(child)
+    return found
+
+
+def signal_all(directory: str, signal: int) -> None:
+    """Signal each process in a cgroup and below once, in rounds until none is new.
+
+    Those that are gone meanwhile are fine; this process is left out. Where the cgroup is frozen the first
+    round finds them all.
+
+    Raises:
+        CgroupError: a process may not be signalled.
+    """
+    done = {0, getpid()}  # 0: a process that this pid namespace can't see
+    for _ in range(SIGNAL_ROUNDS):
+        new = [pid for pid in processes(directory) if pid not in done]
+        if not new:
+            return
+        for pid in new:
+            try:
+                kill(pid, signal)
+            except OSError as error:
+                if error.errno != ESRCH:
+                    raise CgroupError(
+                        f"can't signal process {pid}", syscall="kill", errno=error.errno or EIO
+                    ) from None
+        done.update(new)
+
+
+def remove(directories: list[str]) -> None:
+    """Remove cgroups with all below them.
+
+    All are tried in each round, so that a slow one keeps no other; EBUSY (processes that are about to
+    vanish) is tried again for up to 10 seconds.
+
+    Raises:
+        CgroupError: one is still there.
+    """
+    deadline = monotonic() + DELETE_SECONDS
+    delay = 0.0005
+    failed: list[tuple[str, int]] = []
+    left = directories
+    while left:
+        busy = []
+        for directory in left:
+            refusal = _remove_tree(directory)
+            if refusal == EBUSY:
+                busy.append(directory)
+            elif refusal:
+                failed.append((directory, refusal))
+        left = busy
+        if left:
+            if monotonic() > deadline:
+                failed += [(directory, EBUSY) for directory in left]
+                break
+            sleep(delay)
+            delay = min(delay * 2, 0.1)
+    if failed:
+        directory, refusal = failed[0]
+        left_in = processes(directory) if refusal == EBUSY else []
+        raise CgroupError(
+            f"can't remove cgroup {directory}", syscall="rmdir", errno=refusal,
+            hint=f"still in it: {left_in}" if left_in else "",
+        )
+
+
+def _remove_tree(directory: str) -> int:
+    """One try to remove a cgroup and those below it. Returns 0 or the error number."""
+    for last in (False, True):
+        try:
+            rmdir(directory)
+            return 0
+        except OSError as error:
+            if error.errno in GONE:
+                return 0
+            if error.errno == EROFS and not os.exists(directory):
+                return 0
+            if error.errno != EBUSY or last:
+                return error.errno or EIO
+        below = children(directory)
+        if not below:
+            return EBUSY  # processes, then
+        for child in below:
+            refusal = _remove_tree(child)
+            if refusal:
+                return refusal
+    return 0

@@ -1,0 +1,278 @@
+"""The driver for cgroup v2: one directory, with every controller there is enabled down to it."""
+
+from __future__ import annotations
+
+from errno import EACCES, ENOENT, EPERM, EROFS
+from posix import O_CLOEXEC, O_RDONLY, close, open, pread
+from select import POLLPRI, poll
+from time import monotonic
+
+from ocipy import _os as os
+from ocipy.cgroups import _fs
+from ocipy.cgroups.base import WHERE, Cgroup
+from ocipy.errors import CgroupError, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.cgroups.oom import OomWatch
+    from ocipy.host import CgroupFacts
+
+SIGKILL = 9
+FREEZE_SECONDS = 10.0
+NOT_ALLOWED = (EACCES, EPERM, EROFS)
+DELEGATE = "/sys/kernel/cgroup/delegate"
+
+
+class UnifiedCgroup(Cgroup):
+    """A directory in the cgroup2 hierarchy. See :class:`ocipy.cgroups.base.Cgroup` for the contract.
+
+    A rootless container without a cgroup of its own has no ``paths`` at all, and stays where it began.
+    """
+
+    driver = "v2"
+
+    def __init__(self, paths: dict[str, str], optional: bool = False, top: str = "") -> None:
+        super().__init__(paths, optional)
+        self._top = top
+
+    @classmethod
+    def place(cls, path: str, facts: CgroupFacts, optional: bool = False) -> UnifiedCgroup:
+        """The driver for a path that :func:`ocipy.cgroups.select` has checked."""
+        hierarchy = facts.hierarchies[0]
+        base = top = hierarchy.mountpoint
+        if not path.startswith("/"):
+            # Beside this process's cgroup, not below it: that one has processes, and a cgroup with
+            # processes can't enable controllers for those below.
+            from ocipy.cgroups.placement import own_directory
+
+            own = own_directory(hierarchy)
+            base = own if own == top else os.dirname(own)
+        return cls({"": os.clean(f"{base}/{path}")}, optional, top)
+
+    @classmethod
+    def of(cls, pid: int) -> UnifiedCgroup:
+        """The cgroup that a process is in now.
+
+        ``exec`` goes where the container's init is, if it can't enter the container's own cgroup: an init
+        that manages cgroups (systemd) moves itself down and enables controllers, and then the container's
+        cgroup takes no more processes (EBUSY).
+
+        Raises:
+            CgroupError: the process is gone.
+        """
+        from ocipy import host
+
+        top = host.cgroups().hierarchies[0].mountpoint
+        try:
+            text = os.read_text(f"/proc/{pid}/cgroup")
+        except OSError as error:
+            raise CgroupError(
+                f"process {pid} is gone", code="process-gone", syscall="open", errno=error.errno or 0
+            ) from None
+        path = text.partition("0::")[2].partition("\n")[0]
+        return cls({"": os.clean(f"{top}/{path}")}, top=top)
+
+    @property
+    def directory(self) -> str:
+        """The cgroup's directory, or "" if it has none."""
+        return self.paths.get("", "")
+
+    def exists(self) -> bool:
+        return bool(self.directory) and os.exists(self.directory)
+
+    def create(self) -> None:
+        directory = self.directory
+        if not directory:
+            return
+        try:
+            _fs.make(directory)
+            self._enable()
+            kind = os.read_text(f"{directory}/cgroup.type").strip()
+        except OSError as error:
+            if self.optional and error.errno in NOT_ALLOWED:
+                self.paths = {}
+                return
+            from ocipy.cgroups.explain import make_refused
+
+            raise make_refused(error, directory) from None
+        if kind == "domain invalid":
+            # An ancestor is a threaded domain: the only way to hold processes there is to be threaded too.
+            # Controllers that can't be (memory, io) will be missing, and be refused if asked for.
+            _fs.put(directory, "cgroup.type", "threaded")
+
+    def _enable(self) -> None:
+        """Enable every controller that the top has in each ancestor's cgroup.subtree_control.
+
+        What is refused is reported by ``apply``, if it is needed at all.
+        """
+        if not self._top:
+            from ocipy import host
+
+            self._top = host.cgroups().hierarchies[0].mountpoint
+        wanted = _words(self._top, "cgroup.controllers")
+        if wanted == _words(self.directory, "cgroup.controllers"):
+            return
+        current = self._top
+        for part in self.directory[len(self._top) + 1 :].split("/"):
+            enabled = _words(current, "cgroup.subtree_control")
+            missing = [f"+{c}" for c in _words(current, "cgroup.controllers") if c not in enabled]
+            if not missing or not self._may_enable(current):
+                pass
+            elif _fs.put(current, "cgroup.subtree_control", " ".join(missing)):
+                for one in missing:  # all or nothing: one that can't be keeps the others out
+                    _fs.put(current, "cgroup.subtree_control", one)
+            current += f"/{part}"
+
+    @staticmethod
+    def _may_enable(directory: str) -> bool:
+        """Whether enabling controllers leaves a cgroup what it is.
+
+        One with processes refuses memory and io, but not cpu and pids: with those it would become a
+        threaded domain, and so all that is below it. That is not ours to decide.
+        """
+        if not os.exists(f"{directory}/cgroup.type") or "threaded" in _words(directory, "cgroup.type"):
+            return True  # the root of all may have both
+        return not _words(directory, "cgroup.procs")
+
+    def apply(self, resources: dict[str, Any], *, update: bool = False, where: str = WHERE) -> None:
+        from ocipy.cgroups.v2_resources import apply
+
+        apply(self.directory, resources, update, where)
+
+    def add(self, pid: int) -> None:
+        if not self.directory:
+            return
+        try:
+            _fs.join(self.directory, pid)
+        except CgroupError as error:
+            if not self.optional or error.errno not in (ENOENT, *NOT_ALLOWED):
+                raise
+
+    def clone_fd(self) -> int:
+        return _fs.open_path(self.directory) if self.directory else -1
+
+    def joining(self) -> tuple[int, list[str]]:
+        return self.clone_fd(), []
+
+    def below(self, sub: dict[str, str]) -> UnifiedCgroup:
+        for controller, path in sub.items():
+            if controller:
+                raise CgroupError(f"unknown controller {controller} (cgroup v2 has one hierarchy)")
+            if ".." in path.split("/"):
+                raise CgroupError(f"bad sub cgroup path: {path}")
+        directory = os.clean(f"{self.directory}/{sub.get('', '')}")
+        return UnifiedCgroup({"": directory} if self.directory else {}, self.optional, self._top)
+
+    def pids(self) -> list[int]:
+        return _fs.processes(self.directory) if self.directory else []
+
+    def freeze(self, frozen: bool) -> None:
+        directory = self.directory
+        if not directory:
+            raise Unsupported("the container has no cgroup of its own to freeze", phase="cgroup")
+        try:
+            # Opened before the write: poll(2) reports what has changed since the last read.
+            events = open(f"{directory}/cgroup.events", O_RDONLY | O_CLOEXEC)
+        except OSError as error:
+            raise CgroupError(
+                f"can't open {directory}/cgroup.events", syscall="open", errno=error.errno or 0
+            ) from None
+        try:
+            refusal = _fs.put(directory, "cgroup.freeze", str(int(frozen)))
+            if refusal:
+                raise CgroupError(
+                    f"can't write {int(frozen)} to {directory}/cgroup.freeze", syscall="write", errno=refusal
+                )
+            if frozen:
+                self._wait_frozen(events)
+        except BaseException:
+            if frozen:
+                _fs.put(directory, "cgroup.freeze", "0")
+            raise
+        finally:
+            close(events)
+
+    def _wait_frozen(self, events: int) -> None:
+        poller = poll()
+        poller.register(events, POLLPRI)
+        deadline = monotonic() + FREEZE_SECONDS
+        while b"frozen 1" not in _events(events):
+            left = deadline - monotonic()
+            if left <= 0:
+                from ocipy.cgroups.explain import not_frozen
+
+                raise not_frozen(self.directory, FREEZE_SECONDS)
+            poller.poll(left * 1000)
+
+    def frozen(self) -> bool:
+        try:
+            return bool(self.directory) and os.read_text(f"{self.directory}/cgroup.freeze").strip() == "1"
+        except OSError:
+            return False
+
+    def kill(self, signal: int) -> None:
+        if not self.directory:
+            return
+        if signal == SIGKILL:
+            refusal = _fs.put(self.directory, "cgroup.kill", "1")  # kernel 5.14
+            if not refusal or not os.exists(self.directory):
+                return
+        was_frozen = self.frozen()
+        if not was_frozen:
+            try:
+                self.freeze(True)
+            except CgroupError:
+                pass  # some won't freeze: then it takes rounds to catch those that are being forked
+        try:
+            _fs.signal_all(self.directory, signal)
+        finally:
+            if not was_frozen:
+                _fs.put(self.directory, "cgroup.freeze", "0")
+
+    def stats(self) -> dict[str, Any]:
+        from ocipy.cgroups.stats import unified
+
+        return unified(self.directory)
+
+    def oom_kills(self) -> int:
+        return _fs.field(self.directory, "memory.events", "oom_kill") if self.directory else 0
+
+    def oom_watch(self) -> OomWatch:
+        from ocipy.cgroups.oom import watch_unified
+
+        return watch_unified(self.directory)
+
+    def delegate(self, uid: int) -> None:
+        directory = self.directory
+        if not directory:
+            return
+        try:
+            names = os.read_text(DELEGATE).split()
+        except OSError:
+            names = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"]  # before 4.15
+        for path in (directory, *(f"{directory}/{name}" for name in names)):
+            try:
+                os.chown(path, uid, -1)
+            except OSError as error:
+                # A file that the kernel says can be delegated need not exist here (memory.oom.group).
+                if error.errno != ENOENT or path == directory:
+                    raise CgroupError(
+                        f"can't give {path} to uid {uid}", syscall="chown", errno=error.errno or 0
+                    ) from None
+
+    def delete(self) -> None:
+        if self.directory:
+            _fs.remove([self.directory])
+
+
+def _words(directory: str, name: str) -> list[str]:
+    return os.read_text(f"{directory}/{name}").split()
+
+
+def _events(fd: int) -> bytes:
+    try:
+        return pread(fd, 4096, 0)
+    except OSError as error:
+        raise CgroupError("can't read cgroup.events", syscall="read", errno=error.errno or 0) from None
