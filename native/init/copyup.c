@@ -1,0 +1,93 @@
+/* tmpcopyup: a new tmpfs starts with what the image has at its mount point. */
+#include "init.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int copy_file(struct ctx *c, int from, int to, const char *name, const struct stat *st) {
+    int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (in < 0) return failf(c, "openat", -errno, "%s", name);
+    int e = 0, out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (out < 0) {
+        e = failf(c, "openat", -errno, "%s", name);
+    } else {
+        ssize_t n;
+        while ((n = sendfile(out, in, NULL, 1 << 20)) > 0) {}
+        if (n < 0)
+            e = failf(c, "sendfile", -errno, "%s", name);
+        else if (fchown(out, st->st_uid, st->st_gid) < 0 || fchmod(out, st->st_mode & 07777) < 0)
+            e = failf(c, "fchown", -errno, "%s", name);
+        close(out);
+    }
+    close(in);
+    return e;
+}
+
+static int copy_dir(struct ctx *c, int from, int to, int depth);
+
+static int copy_entry(struct ctx *c, int from, int to, const char *name, int depth) {
+    struct stat st;
+    char target[PATH_MAX];
+    ssize_t n;
+    int a = -1, b = -1, e = 0;
+    if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0) return failf(c, "fstatat", -errno, "%s", name);
+    switch (st.st_mode & S_IFMT) {
+    case S_IFREG:
+        return copy_file(c, from, to, name, &st);
+    case S_IFLNK:
+        if ((n = readlinkat(from, name, target, sizeof target - 1)) < 0) return failf(c, "readlinkat", -errno, "%s", name);
+        target[n] = 0;
+        if (symlinkat(target, to, name) < 0 || fchownat(to, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+            return failf(c, "symlinkat", -errno, "%s", name);
+        return 0;
+    case S_IFDIR:
+        if (mkdirat(to, name, 0700) < 0) return failf(c, "mkdirat", -errno, "%s", name);
+        a = openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        b = openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        e = a < 0 || b < 0 ? failf(c, "openat", -errno, "%s", name) : copy_dir(c, a, b, depth + 1);
+        if (e == 0 && (fchown(b, st.st_uid, st.st_gid) < 0 || fchmod(b, st.st_mode & 07777) < 0))
+            e = failf(c, "fchown", -errno, "%s", name);
+        if (a >= 0) close(a);
+        if (b >= 0) close(b);
+        return e;
+    default: /* devices, sockets and fifos of an image have no place in a tmpfs */
+        return 0;
+    }
+}
+
+static int copy_dir(struct ctx *c, int from, int to, int depth) {
+    if (depth > 64) return failf(c, NULL, -ELOOP, "nested too deeply");
+    DIR *d = fdopendir(fcntl(from, F_DUPFD_CLOEXEC, c->base));
+    if (!d) return fail(c, "fdopendir");
+    int e = 0;
+    struct dirent *entry;
+    while (e == 0 && (entry = readdir(d)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            e = copy_entry(c, from, to, entry->d_name, depth);
+    closedir(d);
+    return e;
+}
+
+/* copy_up(slot, path): into the detached tmpfs, from the root as it is beneath. */
+int op_copy_up(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r));
+    const char *path = rd_str(r);
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int from = in_root(c, path, O_RDONLY | O_DIRECTORY);
+    if (from == -ENOENT) return 0;
+    if (from < 0) return from;
+    struct stat st;
+    int to = openat(*s, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int e = to < 0 ? fail(c, "openat") : copy_dir(c, from, to, 0);
+    /* the directory's own mode and owner as well, unless the options said otherwise (mode= comes later) */
+    if (e == 0 && (fstat(from, &st) < 0 || fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0))
+        e = fail(c, "fchown");
+    close(from);
+    if (to >= 0) close(to);
+    return e;
+}

@@ -1,0 +1,177 @@
+/* Becoming the user's program: looked up at create, released by start, and an honest word when it fails. */
+#include "init.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/* What a kernel's bare "no such file or directory" may mean: the file, the interpreter of its #! line, or the
+ * loader of its ELF header. Fills c->text. */
+int diagnose_exec(struct ctx *c, const char *path, int error) {
+    unsigned char head[4096];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    ssize_t n = fd < 0 ? -1 : pread(fd, head, sizeof head - 1, 0);
+    char need[PATH_MAX] = "";
+    const char *what = "";
+    if (n > 2 && head[0] == '#' && head[1] == '!') {
+        head[n] = 0;
+        char *p = (char *)head + 2;
+        p += strspn(p, " \t");
+        size_t size = strcspn(p, " \t\r\n");
+        if (p[size] == '\r') size++; /* a file with DOS line ends: name the interpreter as the kernel sees it */
+        snprintf(need, sizeof need, "%.*s", (int)size, p);
+        what = "the interpreter of its #! line";
+    } else if (n >= (ssize_t)sizeof(Elf64_Ehdr) && memcmp(head, ELFMAG, SELFMAG) == 0 && head[EI_CLASS] == ELFCLASS64) {
+        Elf64_Ehdr h;
+        memcpy(&h, head, sizeof h);
+        for (unsigned i = 0; i < h.e_phnum && i < 64; i++) {
+            Elf64_Phdr ph;
+            if (pread(fd, &ph, sizeof ph, (off_t)(h.e_phoff + i * sizeof ph)) != sizeof ph) break;
+            if (ph.p_type != PT_INTERP || ph.p_filesz >= sizeof need) continue;
+            ssize_t m = pread(fd, need, ph.p_filesz, (off_t)ph.p_offset);
+            need[m < 0 ? 0 : m] = 0;
+            what = "its ELF loader";
+            break;
+        }
+    }
+    if (fd >= 0) close(fd);
+    struct stat st;
+    if (*need && stat(need, &st) < 0 && (error == ENOENT || error == 0)) {
+        char shown[PATH_MAX];
+        size_t length = strlen(need);
+        snprintf(shown, sizeof shown, "%.*s%s", (int)(length && need[length - 1] == '\r' ? length - 1 : length), need,
+                 length && need[length - 1] == '\r' ? "\\r" : "");
+        return failf(c, NULL, -ENOENT, "exec: \"%s\": %s, %s: no such file or directory", path, what, shown);
+    }
+    if (!error) return 0;
+    return failf(c, NULL, -error, "exec: \"%s\": %s", path, error == ENOEXEC ? "exec format error" : strerrordesc_np(error));
+}
+
+static int usable(const char *path) {
+    struct stat st;
+    if (stat(path, &st) < 0) return errno;
+    if (S_ISDIR(st.st_mode)) return EISDIR;
+    /* with the effective ids, as exec will */
+    return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0 ? errno : 0;
+}
+
+static const char *lookup(struct ctx *c, const char *name, const char *dirs) {
+    static char path[PATH_MAX];
+    int denied = 0;
+    for (const char *p = *dirs ? dirs : DEFAULT_PATH; p; p = strchr(p, ':'), p = p ? p + 1 : NULL) {
+        size_t n = strcspn(p, ":");
+        if (snprintf(path, sizeof path, "%.*s%s%s", (int)n, p, n ? "/" : "./", name) >= (int)sizeof path) continue;
+        int e = usable(path);
+        if (e == 0) return path;
+        if (e == EACCES || e == EPERM) denied = e;
+    }
+    if (denied)
+        failf(c, NULL, -denied, "exec: \"%s\": permission denied", name);
+    else
+        failf(c, NULL, -ENOENT, "exec: \"%s\": executable file not found in $PATH", name);
+    return NULL;
+}
+
+/* HOME as the container's /etc/passwd has it for a uid; "/" if it has none. */
+static char *home_of(uint32_t uid) {
+    static char line[PATH_MAX + 256];
+    static char found[PATH_MAX + 8] = "HOME=/";
+    FILE *f = fopen("/etc/passwd", "re");
+    while (f && fgets(line, sizeof line, f)) {
+        char *field[7], *p = line;
+        int n = 0;
+        while (n < 7 && (field[n] = strsep(&p, ":\n"))) n++;
+        char *end;
+        if (n < 6 || strtoul(field[2], &end, 10) != uid || *end || end == field[2]) continue;
+        snprintf(found, sizeof found, "HOME=%.*s", PATH_MAX, *field[5] ? field[5] : "/");
+        break;
+    }
+    if (f) fclose(f);
+    return found;
+}
+
+/* lookup(name, PATH, uid whose home directory becomes HOME, or ~0 if it has one): already at create, as the
+ * container's user and in its working directory. After it a seccomp filter may forbid all but the exec. */
+int op_lookup(struct ctx *c, struct rd *r) {
+    const char *name = rd_str(r), *dirs = rd_str(r);
+    uint32_t uid = rd_u32(r);
+    if (uid != ~0u) c->home = home_of(uid);
+    if (!*name) return failf(c, NULL, -EINVAL, "exec: \"\": no executable given");
+    if (strchr(name, '/')) {
+        int e = usable(name);
+        if (e == EACCES || e == EPERM) return failf(c, NULL, -e, "exec: \"%s\": permission denied", name);
+        if (e) return failf(c, NULL, -e, "exec: \"%s\": stat %s: %s", name, name,
+                            e == EISDIR ? "is a directory" : e == ENOENT ? "no such file or directory" : strerrordesc_np(e));
+        c->path = name;
+    } else if (!(c->path = lookup(c, name, dirs))) {
+        return strstr(c->text, "denied") ? -EACCES : -ENOENT;
+    }
+    return diagnose_exec(c, c->path, 0);
+}
+
+/* Until it is started, the container dies of the signals that a program would die of: pid 1 of a namespace
+ * ignores those without a handler. */
+static void die(int s) { _exit(128 + s); }
+
+static void deadly(bool on) {
+    static const int list[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) signal(list[i], on ? die : SIG_DFL);
+}
+
+/* wait_start(slot of a listening socket): the one who connects and says START gets to know of failures; the
+ * connection closes with the exec. One who connects and leaves is forgotten. */
+int op_wait_start(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r));
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    deadly(true);
+    for (;;) {
+        c->sock = accept4(*s, NULL, NULL, SOCK_CLOEXEC);
+        if (c->sock < 0) {
+            if (errno == EINTR || errno == ECONNABORTED) continue;
+            return fail(c, "accept4");
+        }
+        static char state[128 << 10];
+        struct msg m;
+        int e = msg_recv(c, &m, state, sizeof state);
+        if (e == 0 && m.type == MSG_START) {
+            if (m.size) {
+                c->state = state;
+                c->state_size = m.size;
+            }
+            break;
+        }
+        close(c->sock);
+        c->sock = -1;
+    }
+    deadly(false);
+    close(*s);
+    *s = -1;
+    return 0;
+}
+
+/* exec(args, env) */
+int op_exec(struct ctx *c, struct rd *r) {
+    uint32_t argc, envc;
+    char **args = rd_strs(r, &argc), **env = rd_strs(r, &envc);
+    if (r->bad || argc == 0 || !c->path) return failf(c, NULL, -EPROTO, "bad exec");
+    if (c->home) {
+        char **more = arena((envc + 2) * sizeof *more);
+        if (!more) return failf(c, NULL, -ENOMEM, "plan arena");
+        memcpy(more, env, envc * sizeof *more);
+        more[envc] = c->home;
+        more[envc + 1] = NULL;
+        env = more;
+    }
+    execve(c->path, args, env);
+    return diagnose_exec(c, c->path, errno);
+}

@@ -1,0 +1,101 @@
+/* What the parts of the init helper share.
+ *
+ * The helper is a small static program that the shim runs from a sealed memfd as the first process of a
+ * container (or of an exec). It reads a plan - operations encoded by ocipy/plan - executes them in order,
+ * and becomes the user's program. It decides nothing and allocates nothing: Python decides.
+ *
+ * Handlers return 0 or -errno. `fail(c, "openat2")` notes which system call it was and returns -errno. */
+#ifndef OCIPY_INIT_H
+#define OCIPY_INIT_H
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "ops.h"
+
+#define MAX_SLOTS 512
+#define MAX_OPS 4096
+#define TEXT_MAX 4096
+#define NO_OP 0xffffffffu
+
+/* Messages on the SOCK_SEQPACKET channel; ocipy/container/channel.py has the other half. */
+enum msg_type { MSG_SYNC = 1, MSG_FORKED = 2, MSG_READY = 3, MSG_ERROR = 4, MSG_ACK = 5, MSG_START = 6 };
+
+struct msg {
+    uint32_t type;
+    uint32_t op;   /* index of the operation in the plan */
+    int32_t value; /* SYNC: 0; FORKED: pid; ERROR: errno */
+    uint32_t size; /* of the text that follows */
+};
+
+struct ctx {
+    int sock;   /* to whom we report: create's socket, later start's connection; -1 between */
+    int base;   /* the first descriptor that is ours; those below go to the user's program */
+    int listen; /* slot of the socket on which `start` calls */
+    int proc;   /* O_PATH of a verified procfs */
+    int root;   /* O_PATH of the container's root, once bound or entered */
+    int null;   /* O_PATH of the verified /dev/null of the host */
+    int empty;  /* a detached read-only tmpfs, cloned for every masked directory */
+    int tty;    /* pty slave, once made */
+    uint32_t op;
+    uint32_t fault; /* operation that must fail (fault injection), or NO_OP */
+    bool timed;
+    uint32_t times[MAX_OPS]; /* microseconds per operation */
+    int slots[MAX_SLOTS];
+    const char *syscall; /* what failed */
+    char text[TEXT_MAX]; /* more about it */
+    const char *state;   /* container state JSON, for hooks */
+    size_t state_size;
+    const char *path; /* the executable, once looked up */
+    char *home;       /* HOME=... for it, unless its environment has one */
+};
+
+/* --- reading a plan: every length is checked; a bad one makes all later reads fail (r->bad) --- */
+struct rd {
+    const uint8_t *p, *end;
+    bool bad;
+};
+uint32_t rd_u32(struct rd *r);
+uint64_t rd_u64(struct rd *r);
+const char *rd_str(struct rd *r);                          /* never NULL */
+const uint8_t *rd_bytes(struct rd *r, uint32_t *size);     /* raw */
+char **rd_strs(struct rd *r, uint32_t *count);             /* NULL-terminated vector from the arena; NULL if bad */
+int *slot(struct ctx *c, uint32_t index);                  /* NULL if out of range */
+void *arena(size_t size);                                  /* bump allocation from a fixed mapping; NULL if full */
+
+/* --- reporting --- */
+int fail(struct ctx *c, const char *syscall); /* -errno */
+int failf(struct ctx *c, const char *syscall, int e, const char *format, ...) /* e, a negative errno */
+    __attribute__((format(printf, 4, 5)));
+int msg_send(struct ctx *c, uint32_t type, int32_t value, const void *text, size_t size, int fd);
+int msg_recv(struct ctx *c, struct msg *m, char *text, size_t size);
+int msg_await(struct ctx *c, uint32_t type, const char **text, size_t *size); /* ACK, most often */
+
+/* --- system calls glibc 2.36 has no wrapper for, or an unsuitable one --- */
+int sys_openat2(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+int sys_open_tree(int dir, const char *path, unsigned flags);
+int sys_move_mount(int from, int to);
+int sys_mount_setattr(int fd, unsigned flags, uint64_t set, uint64_t clear, uint64_t propagation, int userns);
+
+/* --- paths inside the container's root --- */
+int in_root(struct ctx *c, const char *path, uint64_t flags);              /* fd or -errno; never outside */
+int in_root_dir(struct ctx *c, const char *path, unsigned mode);           /* the same, made if missing */
+int in_root_parent(struct ctx *c, const char *path, const char **last);    /* its directory, made if missing */
+int in_root_file(struct ctx *c, const char *path);                         /* a file or anything, made if missing */
+int proc_fd(struct ctx *c);                                                /* verified procfs */
+int null_fd(struct ctx *c);                                                /* verified /dev/null */
+bool is_procfs(int fd);
+int chmod_fd(struct ctx *c, int fd, mode_t mode);
+
+int late_attr(struct ctx *c, int fd, uint64_t set); /* MOUNT_ATTR_* on an attached mount, before 5.12 */
+int write_all(int fd, const char *data, size_t size);
+int diagnose_exec(struct ctx *c, const char *path, int error);
+
+#define OCIPY_DECLARE(number, name, handler) int handler(struct ctx *c, struct rd *r);
+OCIPY_OPS(OCIPY_DECLARE)
+
+#endif

@@ -1,0 +1,110 @@
+/* The channel to whoever waits for us: `create`, later `start`. */
+#include "init.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+int msg_send(struct ctx *c, uint32_t type, int32_t value, const void *text, size_t size, int fd) {
+    struct msg m = {type, c->op, value, (uint32_t)size};
+    struct iovec v[2] = {{&m, sizeof m}, {(void *)text, size}};
+    struct msghdr h = {.msg_iov = v, .msg_iovlen = size ? 2 : 1};
+    union {
+        struct cmsghdr h;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    if (fd >= 0) {
+        memset(&control, 0, sizeof control);
+        h.msg_control = &control;
+        h.msg_controllen = sizeof control.room;
+        control.h.cmsg_level = SOL_SOCKET;
+        control.h.cmsg_type = SCM_RIGHTS;
+        control.h.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.h), &fd, sizeof fd);
+    }
+    if (sendmsg(c->sock, &h, MSG_NOSIGNAL) < 0) return fail(c, "sendmsg");
+    return 0;
+}
+
+/* One message; -EPIPE at the end of the channel. The text is NUL-terminated. */
+int msg_recv(struct ctx *c, struct msg *m, char *text, size_t size) {
+    struct iovec v[2] = {{m, sizeof *m}, {text, size - 1}};
+    struct msghdr h = {.msg_iov = v, .msg_iovlen = 2};
+    ssize_t n;
+    do n = recvmsg(c->sock, &h, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return fail(c, "recvmsg");
+    if (n == 0) return -EPIPE;
+    if ((size_t)n < sizeof *m || m->size > size - 1 || (size_t)n != sizeof *m + m->size) return -EPROTO;
+    text[m->size] = 0;
+    return 0;
+}
+
+/* Waits for a message of a type; its text stays in a buffer that the next one overwrites. */
+int msg_await(struct ctx *c, uint32_t type, const char **text, size_t *size) {
+    static char buffer[128 << 10];
+    struct msg m;
+    int e = msg_recv(c, &m, buffer, sizeof buffer);
+    if (e == -EPIPE) _exit(125); /* who created us is gone: so is this container */
+    if (e < 0) return e;
+    if (m.type != type) return failf(c, NULL, -EPROTO, "message %u where %u was due", m.type, type);
+    if (text) *text = buffer;
+    if (size) *size = m.size;
+    return 0;
+}
+
+/* Moves this process into cgroup v1 directories: "0" in their tasks files, one a line. A process that moves
+ * its only thread itself is spared the wait for a grace period that a move by others, through cgroup.procs,
+ * takes (some milliseconds). Done before the user, cgroup and mount namespaces are left. */
+static int join_cgroups(struct ctx *c, const char *files) {
+    while (*files) {
+        size_t n = strcspn(files, "\n");
+        char path[4096];
+        if (n >= sizeof path) return failf(c, "open", -ENAMETOOLONG, "%s", files);
+        memcpy(path, files, n);
+        path[n] = 0;
+        files += n + (files[n] == '\n');
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd < 0) return failf(c, "open", -errno, "%s", path);
+        int e = write(fd, "0", 1) < 0 ? failf(c, "write", -errno, "%s", path) : 0;
+        close(fd);
+        if (e < 0) return e;
+    }
+    return 0;
+}
+
+enum { SYNC_MAPS = 1, SYNC_CGROUP = 2, SYNC_HOOKS = 3 };
+
+/* sync(kind): the launching side does its part, and says what is left for us. */
+int op_sync(struct ctx *c, struct rd *r) {
+    uint32_t kind = rd_u32(r);
+    const char *text;
+    size_t size;
+    int e = msg_send(c, MSG_SYNC, (int32_t)kind, NULL, 0, -1);
+    if (e < 0 || (e = msg_await(c, MSG_ACK, &text, &size)) < 0) return e;
+    if (kind == SYNC_CGROUP) return join_cgroups(c, text);
+    if (kind == SYNC_HOOKS) {
+        char *state = arena(size + 1);
+        if (!state) return failf(c, NULL, -ENOMEM, "plan arena");
+        memcpy(state, text, size + 1);
+        c->state = state;
+        c->state_size = size;
+    }
+    return 0;
+}
+
+/* ready(keep): everything but the exec is done. The creator records that and acknowledges; until then its death is ours:
+ * a container whose state was never written must not live (delete --force could not find it). */
+int op_ready(struct ctx *c, struct rd *r) {
+    uint32_t keep = rd_u32(r);
+    size_t n = c->timed ? c->op * sizeof c->times[0] : 0;
+    int e = msg_send(c, MSG_READY, 0, c->times, n, -1);
+    if (e < 0) return e;
+    e = msg_await(c, MSG_ACK, NULL, NULL);
+    if (keep) return e; /* an exec: no start will come, and the channel closes when the program runs */
+    close(c->sock);
+    c->sock = -1;
+    return e;
+}

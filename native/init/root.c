@@ -1,0 +1,188 @@
+/* The container's root file system: bound, entered, covered where asked. */
+#include "init.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+
+int proc_fd(struct ctx *c) {
+    if (c->proc >= 0) return c->proc;
+    int fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return fail(c, "open");
+    struct stat st;
+    /* inode 1 is the root of a procfs: not a bind of something below it */
+    if (!is_procfs(fd) || fstat(fd, &st) < 0 || st.st_ino != 1) {
+        close(fd);
+        return failf(c, NULL, -EINVAL, "/proc of the host is not a procfs");
+    }
+    return c->proc = fd;
+}
+
+int null_fd(struct ctx *c) {
+    if (c->null >= 0) return c->null;
+    int fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return fail(c, "open");
+    struct stat st;
+    if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) {
+        close(fd);
+        return failf(c, NULL, -EINVAL, "/dev/null of the host is not the null device");
+    }
+    return c->null = fd;
+}
+
+/* propagation(path, flags): of a mount of the host's copy, before the root is bound. */
+int op_propagation(struct ctx *c, struct rd *r) {
+    const char *path = rd_str(r);
+    unsigned long flags = rd_u64(r);
+    return mount(NULL, path, NULL, flags, NULL) < 0 ? fail(c, "mount") : 0;
+}
+
+/* pivot_root refuses a new root whose parent mount is shared; find that mount by walking up, since only a
+ * mount point takes a propagation change (anything else answers EINVAL). */
+static int parent_private(struct ctx *c, const char *root) {
+    char path[PATH_MAX];
+    size_t n = strlen(root);
+    if (n >= sizeof path) return failf(c, "mount", -ENAMETOOLONG, "%s", root);
+    memcpy(path, root, n + 1);
+    for (;;) {
+        if (mount(NULL, path, NULL, MS_PRIVATE, NULL) == 0) return 0;
+        if (errno != EINVAL) return fail(c, "mount(MS_PRIVATE)");
+        char *slash = strrchr(path, '/');
+        if (!slash || path[1] == 0) return fail(c, "mount(MS_PRIVATE)");
+        slash[slash == path] = 0;
+    }
+}
+
+/* bind_root(path): the root file system becomes a mount of its own and is opened once; every later path is
+ * resolved below that descriptor. */
+int op_bind_root(struct ctx *c, struct rd *r) {
+    const char *path = rd_str(r);
+    int tree = sys_open_tree(AT_FDCWD, path, AT_RECURSIVE);
+    if (tree < 0) return fail(c, "open_tree");
+    int e = parent_private(c, path); /* after the copy, which stays the slave that it is */
+    if (e < 0) return e;
+    int at = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (at < 0) return fail(c, "open");
+    if (sys_move_mount(tree, at) < 0) return fail(c, "move_mount");
+    close(at);
+    /* nor may the new root be shared while it is pivoted to; rootfsPropagation comes after (op_root_attr). And
+     * what is mounted in it would carry to the host, were it left shared with the host's. */
+    if (mount(NULL, path, NULL, MS_SLAVE | MS_REC, NULL) < 0) return fail(c, "mount(MS_SLAVE)");
+    c->root = tree;
+    return 0;
+}
+
+/* open_root(): an exec is inside already. */
+int op_open_root(struct ctx *c, struct rd *r) {
+    (void)r;
+    if (chdir("/") < 0) return fail(c, "chdir");
+    c->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return c->root < 0 ? fail(c, "open") : 0;
+}
+
+/* pivot_root onto itself: the old root ends up stacked on the new one and is detached, so no directory for
+ * it is needed in the image. */
+int op_pivot_root(struct ctx *c, struct rd *r) {
+    (void)r;
+    int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (old < 0) return fail(c, "open");
+    if (fchdir(c->root) < 0) return fail(c, "fchdir");
+    if (syscall(SYS_pivot_root, ".", ".") < 0) return fail(c, "pivot_root");
+    if (fchdir(old) < 0) return fail(c, "fchdir");
+    /* not to the host: the unmount below must not propagate */
+    if (mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) < 0) return fail(c, "mount(MS_SLAVE)");
+    if (umount2(".", MNT_DETACH) < 0) return fail(c, "umount2");
+    close(old);
+    return chdir("/") < 0 ? fail(c, "chdir") : 0;
+}
+
+/* --no-pivot: a root on an initramfs can't be pivoted. The full views of procfs and sysfs that stay mounted
+ * below would let the container see them through a mount of its own: they go first. */
+int op_move_root(struct ctx *c, struct rd *r) {
+    (void)r;
+    static const char *full[] = {"/proc", "/sys"};
+    for (int i = 0; i < 2; i++)
+        if (umount2(full[i], MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT) {
+            if (errno != EPERM) return fail(c, "umount2");
+            if (mount("tmpfs", full[i], "tmpfs", 0, NULL) < 0) return fail(c, "mount");
+        }
+    if (fchdir(c->root) < 0) return fail(c, "fchdir");
+    if (mount(".", "/", NULL, MS_MOVE, NULL) < 0) return fail(c, "mount(MS_MOVE)");
+    if (chroot(".") < 0) return fail(c, "chroot");
+    return chdir("/") < 0 ? fail(c, "chdir") : 0;
+}
+
+/* root_attr(set, propagation): the last word on "/", once everything below it is in place. */
+int op_root_attr(struct ctx *c, struct rd *r) {
+    uint64_t set = rd_u64(r), propagation = rd_u64(r);
+    if (propagation && mount(NULL, "/", NULL, propagation, NULL) < 0) return fail(c, "mount");
+    if (set && sys_mount_setattr(c->root, 0, set, 0, 0, -1) < 0) {
+        if (errno != ENOSYS) return fail(c, "mount_setattr");
+        return late_attr(c, c->root, set);
+    }
+    return 0;
+}
+
+/* One empty read-only tmpfs serves every masked directory. */
+static int empty_fd(struct ctx *c) {
+    if (c->empty >= 0) return c->empty;
+    int fs = (int)syscall(SYS_fsopen, "tmpfs", 1u /* FSOPEN_CLOEXEC */);
+    if (fs < 0) return fail(c, "fsopen");
+    if (syscall(SYS_fsconfig, fs, 1u /* SET_STRING */, "nr_blocks", "1", 0) < 0) return fail(c, "fsconfig");
+    if (syscall(SYS_fsconfig, fs, 1u, "mode", "0555", 0) < 0) return fail(c, "fsconfig");
+    if (syscall(SYS_fsconfig, fs, 6u /* CMD_CREATE */, NULL, NULL, 0) < 0) return fail(c, "fsconfig");
+    c->empty = (int)syscall(SYS_fsmount, fs, 1u, (unsigned)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+    if (c->empty < 0) return fail(c, "fsmount");
+    close(fs);
+    return c->empty;
+}
+
+/* What masks and read-only paths share: the path may be absent, which is no error (config-linux.md). */
+static int present(struct ctx *c, const char *path) {
+    int fd = in_root(c, path, O_PATH);
+    return fd == -ENOENT || fd == -ENOTDIR ? -ENOENT : fd;
+}
+
+int op_mask(struct ctx *c, struct rd *r) {
+    int at = present(c, rd_str(r));
+    if (at < 0) return at == -ENOENT ? 0 : at;
+    struct stat st;
+    if (fstat(at, &st) < 0) return fail(c, "fstat");
+    int from, e = 0;
+    if (S_ISDIR(st.st_mode)) {
+        if ((from = empty_fd(c)) < 0) return from;
+    } else if ((from = null_fd(c)) < 0) {
+        return from;
+    }
+    int tree = sys_open_tree(from, "", AT_EMPTY_PATH);
+    if (tree < 0) return fail(c, "open_tree");
+    if (sys_move_mount(tree, at) < 0) e = fail(c, "move_mount");
+    close(tree);
+    close(at);
+    return e;
+}
+
+int op_readonly(struct ctx *c, struct rd *r) {
+    int at = present(c, rd_str(r));
+    if (at < 0) return at == -ENOENT ? 0 : at;
+    int e = 0, tree = sys_open_tree(at, "", AT_EMPTY_PATH | AT_RECURSIVE);
+    if (tree < 0) return fail(c, "open_tree");
+    bool late = sys_mount_setattr(tree, 0, MOUNT_ATTR_RDONLY, 0, 0, -1) < 0;
+    if (late && errno != ENOSYS)
+        e = fail(c, "mount_setattr");
+    else if (sys_move_mount(tree, at) < 0)
+        e = fail(c, "move_mount");
+    else if (late)
+        e = late_attr(c, tree, MOUNT_ATTR_RDONLY);
+    close(tree);
+    close(at);
+    return e;
+}

@@ -1,0 +1,113 @@
+"""The plan: ``compile`` turns a config and the facts of a host into a flat list of operations.
+
+Pure: no system calls, no files, no cgroup driver (seccomp profiles go through libseccomp, in memory).
+One module per section of the spec; ``ops.py`` has the operations, ``native/init`` executes them.
+"""
+
+from __future__ import annotations
+
+from ocipy.plan import devices, mounts, namespaces, ops, process, rootfs
+from ocipy.plan.builder import NO_FAULT, Builder, Options, Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.host import Host
+
+__all__ = ["NO_FAULT", "Options", "Plan", "compile", "compile_exec"]
+
+
+def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
+    """Compile a validated config for a host.
+
+    Args:
+        spec: config.json, as :func:`ocipy.spec.load` returned it.
+        host: facts of the host (:func:`ocipy.host.facts`).
+        options: what the caller of `create` chose.
+
+    Returns:
+        The plan of `create` and `start`: it waits for start in its middle.
+
+    Raises:
+        ConfigError: a combination that can't be had.
+        Unsupported: a property that this host, or ocipy, does not have.
+    """
+    b = Builder(spec, host, options)
+    process.refuse(b)
+    namespaces.collect(b)
+    process.early(b)
+    entry = len(b.ops)
+    clone_flags = namespaces.enter(b)
+    if not options.no_new_keyring:
+        b.add(ops.Keyring("", f"_ses.{options.container_id}"))
+    namespaces.names(b)
+    rootfs.bind(b)
+    mounts.make(b, namespaces.cgroup)
+    devices.make(b)
+    b.add(ops.Mkdir("$.process.cwd", b.process["cwd"], 0o755))
+    devices.console(b)
+    hooks = spec.get("hooks") or {}
+    if any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
+        b.add(ops.Sync("$.hooks", ops.SYNC_HOOKS))
+    _hooks(b, "createContainer")
+    rootfs.cover(b)
+    rootfs.sysctl(b)
+    rootfs.change(b)
+    process.attributes(b)
+    b.add(ops.Ready("", 0))
+    b.add(ops.WaitStart("", b.give("listen")))
+    _hooks(b, "startContainer")
+    process.seccomp(b)
+    process.run(b)
+    b.ops[entry:entry] = b.early
+    return Plan(b.ops, b.given, clone_flags, b.forks)
+
+
+def _hooks(b: Builder, kind: str) -> None:
+    for index, hook in enumerate((b.spec.get("hooks") or {}).get(kind) or ()):
+        args = list(hook.get("args") or [hook["path"]])
+        where = f"$.hooks.{kind}[{index}]"
+        b.add(ops.Hook(where, hook["path"], args, list(hook.get("env") or ()), hook.get("timeout") or 0))
+
+
+def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int) -> Plan:
+    """Compile the plan of an exec: a further process in a running container.
+
+    Args:
+        spec: the container's config with ``process`` replaced by the process to run.
+        host: facts of the host.
+        options: as for :func:`compile`.
+        kinds: CLONE_NEW* flags of the namespaces that differ from the caller's.
+
+    Raises:
+        ConfigError, Unsupported: as :func:`compile`.
+    """
+    b = Builder(spec, host, options)
+    process.refuse(b)
+    namespaces.collect(b)
+    process.early(b)
+    user = kinds & namespaces.USER
+    b.add(ops.Sync("", ops.SYNC_CGROUP))  # before the join: the cgroup files are the host's
+    b.add(ops.Dumpable("", 0))
+    b.add(ops.SetnsPidfd("", b.give("pidfd"), kinds))
+    if user:
+        b.add(ops.RootIds("", 1))
+    b.forks = bool(kinds & (namespaces.PID | namespaces.TIME))
+    if b.forks:
+        b.add(ops.Fork(""))
+    b.add(ops.Setsid(""))
+    if not options.no_new_keyring:
+        b.add(ops.Keyring("", f"_ses.{options.container_id}"))
+    b.add(ops.OpenRoot(""))
+    if b.process.get("terminal"):
+        size = b.process.get("consoleSize") or {}
+        uid = (b.process.get("user") or {}).get("uid", 0)
+        b.add(
+            ops.Console("$.process.terminal", b.give("console"), size.get("width", 0), size.get("height", 0), 0, uid)
+        )
+    process.attributes(b)
+    b.add(ops.Ready("", 1))
+    process.seccomp(b)
+    process.run(b)
+    return Plan(b.ops, b.given, 0, b.forks)

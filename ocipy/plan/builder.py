@@ -1,0 +1,136 @@
+"""What the compilers of the single sections share: the growing list of operations, and its slots."""
+
+from __future__ import annotations
+
+from _struct import pack
+
+from ocipy.plan import flags
+from ocipy.plan.ops import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.host import Host
+
+MAGIC, VERSION = 0x5049434F, 1
+NO_FAULT = 0xFFFFFFFF
+
+
+class Plan:
+    """A compiled plan.
+
+    Attributes:
+        ops: the operations, in order.
+        given: names of the descriptors that the launch must hand over, in the order of their slots.
+        clone_flags: namespaces that the first process is cloned into.
+        forks: whether the plan continues in a child, so that the first process is not the last.
+    """
+
+    __slots__ = ("clone_flags", "forks", "given", "ops")
+
+    def __init__(self, ops: list[Op], given: list[str], clone_flags: int, forks: bool) -> None:
+        self.ops = ops
+        self.given = given
+        self.clone_flags = clone_flags
+        self.forks = forks
+
+    def encode(self, fault: int = NO_FAULT, timings: bool = False) -> bytes:
+        """The plan as the init helper reads it.
+
+        Args:
+            fault: index of an operation that is to fail with EIO (fault injection).
+            timings: whether the helper measures each operation.
+        """
+        head = pack("=IIIIII", MAGIC, VERSION, len(self.ops), len(self.given), fault, timings)
+        return head + b"".join([op.encode() for op in self.ops])
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """(operation, description, config path) of each operation, for ``ocipy explain``."""
+        first = []
+        if self.clone_flags:
+            names = flags.namespaces(self.clone_flags)
+            first = [("clone3", f"start in new namespaces: {names}", "$.linux.namespaces")]
+        return first + [(op.name, op.describe(), op.path) for op in self.ops]
+
+
+class Options:
+    """What the caller of `create` chose, besides the config.
+
+    Attributes:
+        bundle: absolute path of the bundle directory.
+        container_id: the container's id.
+        cgroup_paths: the container's cgroup directory per controller (:attr:`Cgroup.paths`).
+        no_pivot: move the root instead of pivoting.
+        no_new_keyring: keep the caller's session keyring.
+    """
+
+    __slots__ = ("bundle", "cgroup_paths", "container_id", "no_new_keyring", "no_pivot")
+
+    def __init__(
+        self,
+        bundle: str,
+        container_id: str,
+        cgroup_paths: dict[str, str] | None = None,
+        *,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+    ) -> None:
+        self.bundle = bundle
+        self.container_id = container_id
+        self.cgroup_paths = cgroup_paths or {}
+        self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring
+
+
+class Builder:
+    """The state of a compilation.
+
+    Attributes:
+        new: CLONE_NEW* flags of the namespaces to make.
+        joined: path per CLONE_NEW* flag of the namespaces to join.
+        ops: what was emitted so far.
+        early: operations that belong before any namespace is entered (sources on the host).
+        late: remounts that must wait until everything is mounted.
+    """
+
+    def __init__(self, spec: dict[str, Any], host: Host, options: Options) -> None:
+        self.spec = spec
+        self.linux: dict[str, Any] = spec.get("linux") or {}
+        self.process: dict[str, Any] = spec.get("process") or {}
+        self.host = host
+        self.options = options
+        self.new = 0
+        self.joined: dict[int, str] = {}
+        self.ops: list[Op] = []
+        self.early: list[Op] = []
+        self.late: list[Op] = []
+        self.given: list[str] = []
+        self.forks = False
+        self.in_cgroup = False
+        self._slots = 64  # the first ones are for what is given at launch
+
+    def add(self, op: Op) -> None:
+        """Emit an operation."""
+        self.ops.append(op)
+
+    def give(self, name: str) -> int:
+        """The slot of a descriptor that the launch hands over."""
+        if name not in self.given:
+            self.given.append(name)
+        return self.given.index(name)
+
+    def slot(self) -> int:
+        """A slot that is not in use."""
+        self._slots += 1
+        return self._slots
+
+    def has(self, kind: str) -> bool:
+        """Whether the container has a namespace of its own of a kind, new or joined."""
+        flag = flags.NAMESPACES[kind]
+        return bool(self.new & flag) or flag in self.joined
+
+    @property
+    def userns(self) -> bool:
+        """Whether the container has a user namespace of its own."""
+        return self.has("user")

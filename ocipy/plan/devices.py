@@ -1,0 +1,83 @@
+"""Device nodes and the links that belong to /dev (config-linux.md#devices, #default-devices)."""
+
+from __future__ import annotations
+
+from ocipy import _os as os
+from ocipy.plan import ops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.plan.builder import Builder
+
+S_IFCHR, S_IFBLK, S_IFIFO = 0o020000, 0o060000, 0o010000
+KINDS = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
+
+#: path, major, minor of the devices that every container has
+DEFAULT_DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+)
+DEFAULT_LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("/proc/kcore", "/dev/core"),
+    ("pts/ptmx", "/dev/ptmx"),
+)
+
+
+def make(b: Builder) -> None:
+    """Emit the devices of the config, the default ones, and the links; nothing for a /dev bound from the host."""
+    if any(os.clean(m["destination"]) == "/dev" and is_bind(m) for m in b.spec.get("mounts") or ()):
+        return
+    configured = set()
+    for index, device in enumerate(b.linux.get("devices") or ()):
+        configured.add(os.clean(device["path"]))
+        mode = device.get("fileMode", 0o666) & 0o7777
+        _node(
+            b, f"$.linux.devices[{index}]", device["path"], KINDS[device["type"]] | mode,
+            device.get("major", 0), device.get("minor", 0), device.get("uid", 0), device.get("gid", 0),
+        )  # fmt: skip
+    for path, major, minor in DEFAULT_DEVICES:
+        if path not in configured:
+            _node(b, "", path, S_IFCHR | 0o666, major, minor, 0, 0)
+    for target, path in DEFAULT_LINKS:
+        b.add(ops.Symlink("", target, path))
+
+
+def _node(
+    b: Builder, where: str, path: str, mode: int, major: int, minor: int, uid: int, gid: int
+) -> None:
+    if (b.userns or b.host.in_userns) and not mode & S_IFIFO:
+        # mknod is refused in a user namespace, whatever its capabilities: the host's node is bound instead
+        slot = b.slot()
+        b.early.append(ops.OpenTree(where, slot, path, 0))
+        b.add(ops.Attach(where, slot, path, 0))
+    else:
+        b.add(ops.Mknod(where, path, mode, major, minor, uid, gid))
+
+
+def is_bind(mount: dict[str, Any]) -> bool:
+    """Whether a mount of the config is a bind mount (config.md#mounts: by its options, or runc's type)."""
+    options = mount.get("options") or ()
+    return mount.get("type") == "bind" or "bind" in options or "rbind" in options
+
+
+def console(b: Builder) -> None:
+    """Emit the terminal."""
+    if b.process.get("terminal"):
+        size = b.process.get("consoleSize") or {}
+        user = b.process.get("user") or {}
+        b.add(
+            ops.Console(
+                "$.process.terminal", b.give("console"), size.get("width", 0), size.get("height", 0), 1,
+                user.get("uid", 0),
+            )
+        )  # fmt: skip

@@ -1,0 +1,144 @@
+"""The kernel's flags and the spec's words for them: one table for compile, explain and features."""
+
+from __future__ import annotations
+
+# --- namespaces (config-linux.md#namespaces; sched.h) ---
+
+NAMESPACES = {
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+    "mount": 0x00020000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "cgroup": 0x02000000,
+    "time": 0x00000080,
+}
+#: the names under /proc/PID/ns
+NAMESPACE_FILES = {
+    "user": "user",
+    "pid": "pid",
+    "network": "net",
+    "mount": "mnt",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroup",
+    "time": "time",
+}
+
+
+def namespaces(kinds: int) -> str:
+    """The names of a set of CLONE_NEW* flags."""
+    return " ".join(name for name, flag in NAMESPACES.items() if kinds & flag)
+
+
+# --- mount attributes (mount.h, mount_setattr(2)) ---
+
+AT_RECURSIVE = 0x8000
+AT_EMPTY_PATH = 0x1000
+AT_SYMLINK_NOFOLLOW = 0x100
+RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
+ATIME = 0x70
+RELATIME, NOATIME, STRICTATIME = 0, 0x10, 0x20
+NODIRATIME, NOSYMFOLLOW = 0x80, 0x200000
+
+#: option -> (attributes to set, attributes to clear)
+MOUNT_ATTRIBUTES = {
+    "ro": (RDONLY, 0),
+    "rw": (0, RDONLY),
+    "nosuid": (NOSUID, 0),
+    "suid": (0, NOSUID),
+    "nodev": (NODEV, 0),
+    "dev": (0, NODEV),
+    "noexec": (NOEXEC, 0),
+    "exec": (0, NOEXEC),
+    "nodiratime": (NODIRATIME, 0),
+    "diratime": (0, NODIRATIME),
+    "nosymfollow": (NOSYMFOLLOW, 0),
+    "symfollow": (0, NOSYMFOLLOW),
+    "relatime": (RELATIME, ATIME),
+    "norelatime": (STRICTATIME, ATIME),
+    "noatime": (NOATIME, ATIME),
+    "atime": (RELATIME, ATIME),
+    "strictatime": (STRICTATIME, ATIME),
+    "nostrictatime": (RELATIME, ATIME),
+}
+
+#: the forms that hold for everything mounted below as well
+RECURSIVE_ATTRIBUTES = {f"r{name}": value for name, value in MOUNT_ATTRIBUTES.items()}
+
+MS_REC, MS_SHARED, MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE = 0x4000, 1 << 20, 1 << 18, 1 << 19, 1 << 17
+
+#: option or rootfsPropagation -> flags
+PROPAGATION = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "shared": MS_SHARED,
+    "rshared": MS_SHARED | MS_REC,
+    "slave": MS_SLAVE,
+    "rslave": MS_SLAVE | MS_REC,
+    "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}
+
+#: options of the superblock: passed to fsconfig(2) by these names, "" where the word is the kernel's default
+SUPERBLOCK = {
+    "sync": "sync",
+    "async": "async",
+    "dirsync": "dirsync",
+    "lazytime": "lazytime",
+    "nolazytime": "nolazytime",
+    "mand": "mand",
+    "nomand": "nomand",
+    "silent": "silent",
+    "loud": "",
+    "iversion": "iversion",
+    "noiversion": "noiversion",
+    "defaults": "",
+}
+
+
+def attributes(value: int, prefix: str = "") -> str:
+    """The words of a set of MOUNT_ATTR_* flags."""
+    words = [(RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec"), (NOATIME, "noatime")]
+    words += [(STRICTATIME, "strictatime"), (NODIRATIME, "nodiratime"), (NOSYMFOLLOW, "nosymfollow")]
+    return ",".join(prefix + word for flag, word in words if value & flag)
+
+
+def propagation(value: int) -> str:
+    """The word for a propagation flag."""
+    for word, flag in PROPAGATION.items():
+        if flag == value:
+            return word
+    return ""
+
+
+# --- resource limits (getrlimit(2)) ---
+
+RLIMITS = {
+    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5, "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}  # fmt: skip
+RLIMIT_NAMES = {number: name for name, number in RLIMITS.items()}
+
+# --- capabilities (capability.h), by number ---
+
+CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+    "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT",
+    "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE",
+    "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN",
+    "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+)  # fmt: skip
+CAP_SYS_ADMIN = 21
+
+
+def capabilities(value: int) -> str:
+    """The names of a capability set."""
+    names = [name for number, name in enumerate(CAPABILITIES) if value >> number & 1]
+    return f"all {len(names)}" if len(names) == len(CAPABILITIES) else ",".join(names) or "none"

@@ -1,0 +1,111 @@
+"""Namespaces: which to join, which to make, in which order (config-linux.md#namespaces)."""
+
+from __future__ import annotations
+
+from ocipy.errors import Unsupported
+from ocipy.plan import ops
+from ocipy.plan.flags import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.plan.builder import Builder
+
+USER, PID, TIME, CGROUP = (NAMESPACES[n] for n in ("user", "pid", "time", "cgroup"))
+WHERE = "$.linux.namespaces"
+
+
+def collect(b: Builder) -> None:
+    """Sort the configured namespaces into new and joined ones.
+
+    Raises:
+        Unsupported: there is no mount namespace among them.
+    """
+    for ns in b.linux.get("namespaces") or ():
+        flag = NAMESPACES[ns["type"]]
+        if ns.get("path"):
+            b.joined[flag] = ns["path"]
+        else:
+            b.new |= flag
+    if not b.has("mount"):
+        # Inherited, as config-linux.md#namespaces has it, it would be the host's own tree that is mounted upon,
+        # and the host's root that is pivoted.
+        raise Unsupported("a container without a mount namespace is not implemented", config_path=WHERE)
+
+
+def enter(b: Builder) -> int:
+    """Emit everything up to where the process is in all its namespaces but the cgroup's.
+
+    Returns:
+        The CLONE_NEW* flags that the first process can be cloned with.
+    """
+    slots = {}
+    for index, ns in enumerate(b.linux.get("namespaces") or ()):
+        if ns.get("path"):
+            flag = NAMESPACES[ns["type"]]
+            slots[flag] = b.slot()
+            b.add(ops.OpenNs(f"{WHERE}[{index}].path", slots[flag], ns["path"], flag))
+    if b.userns or {NAMESPACES["mount"], CGROUP} & b.joined.keys():
+        _join_cgroup(b)  # the cgroup files can be written only as long as we are on the host's side of these
+    if slots:
+        # what is already in there could trace us from now on
+        b.add(ops.Dumpable("", 0))
+        b.add(ops.Setns(WHERE, [(slot, flag) for flag, slot in slots.items()]))
+    new = b.new & ~CGROUP  # that one must be made after the process is in its cgroup
+    if new & USER:
+        b.add(ops.Unshare(WHERE, USER))
+        b.add(ops.Sync("$.linux.uidMappings", ops.SYNC_MAPS))
+    if b.userns:
+        b.add(ops.RootIds("$.linux.uidMappings", _may_set_groups(b)))
+    b.forks = b.userns or PID in b.joined or bool(new & TIME)
+    # A clone into a new pid namespace saves the fork, where nothing needs to be joined or mapped before.
+    cloned = 0 if b.forks else new & PID
+    new &= ~(USER | cloned)
+    if new:
+        b.add(ops.Unshare(WHERE, new))
+    if new & TIME:
+        _time_offsets(b)
+    if b.forks:
+        b.add(ops.Fork(WHERE))
+    b.add(ops.Setsid(""))
+    if new & NAMESPACES["network"]:
+        b.add(ops.Loopback(WHERE))
+    return cloned
+
+
+def _may_set_groups(b: Builder) -> bool:
+    # A process without privilege may map one gid only after it has given up setgroups(2) for good
+    # (user_namespaces(7)); the launching side writes "deny" then.
+    return b.host.euid == 0 or len(b.linux.get("gidMappings") or ()) > 1
+
+
+def _time_offsets(b: Builder) -> None:
+    offsets = b.linux.get("timeOffsets") or {}
+    lines = [
+        f"{clock} {value.get('secs', 0)} {value.get('nanosecs', 0)}\n" for clock, value in offsets.items()
+    ]
+    if lines:
+        if b.userns:
+            # a change of uid made us undumpable, and the files of such a process belong to the host's root
+            b.add(ops.Dumpable("", 1))
+        b.add(ops.ProcWrite("$.linux.timeOffsets", "self/timens_offsets", "".join(lines)))
+
+
+def cgroup(b: Builder) -> None:
+    """Emit the cgroup membership, if it is not there yet, and the cgroup namespace that is rooted in it."""
+    if not b.in_cgroup:
+        _join_cgroup(b)
+    if b.new & CGROUP:
+        b.add(ops.Unshare(WHERE, CGROUP))
+
+
+def _join_cgroup(b: Builder) -> None:
+    b.add(ops.Sync("$.linux.cgroupsPath", ops.SYNC_CGROUP))
+    b.in_cgroup = True
+
+
+def names(b: Builder) -> None:
+    """Emit host and domain name."""
+    if b.spec.get("hostname"):
+        b.add(ops.Hostname("$.hostname", b.spec["hostname"]))
+    if b.spec.get("domainname"):
+        b.add(ops.Domainname("$.domainname", b.spec["domainname"]))

@@ -1,0 +1,164 @@
+"""The process: identity, limits, privileges, and the program (config.md#process)."""
+
+from __future__ import annotations
+
+from _struct import pack
+
+from ocipy.errors import ConfigError, Unsupported
+from ocipy.plan import flags, ops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.plan.builder import Builder
+
+IOPRIO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+POLICIES = {
+    "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}  # fmt: skip
+SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4,
+    "SCHED_FLAG_KEEP_POLICY": 8, "SCHED_FLAG_KEEP_PARAMS": 16, "SCHED_FLAG_UTIL_CLAMP_MIN": 32,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
+}  # fmt: skip
+PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
+
+
+def early(b: Builder) -> None:
+    """Emit what must be written while the host's /proc is the one in sight, and as the host's root."""
+    score = b.process.get("oomScoreAdj")
+    if score is not None:
+        b.add(ops.ProcWrite("$.process.oomScoreAdj", "self/oom_score_adj", str(score)))
+
+
+def attributes(b: Builder) -> None:
+    """Emit everything from stdio to capabilities, in the order in which each still may be set."""
+    process = b.process
+    if process.get("terminal"):
+        b.add(ops.Stdio("$.process.terminal"))
+    for index, limit in enumerate(process.get("rlimits") or ()):
+        number = flags.RLIMITS[limit["type"]]
+        b.add(ops.Rlimit(f"$.process.rlimits[{index}]", number, limit["soft"], limit["hard"]))
+    _scheduling(b)
+    personality = b.linux.get("personality")
+    if personality:
+        b.add(ops.Personality("$.linux.personality", PERSONALITIES[personality["domain"]]))
+    user = process.get("user") or {}
+    if user.get("umask") is not None:
+        b.add(ops.Umask("$.process.user.umask", user["umask"]))
+    sets = {name: _mask(names) for name, names in (process.get("capabilities") or {}).items()}
+    # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
+    # always written ambient ones that are not inheritable: they have no effect, and are no error.
+    sets["ambient"] = sets.get("ambient", 0) & sets.get("permitted", 0) & sets.get("inheritable", 0)
+    b.add(ops.Bounding("$.process.capabilities.bounding", sets.get("bounding", 0)))
+    cwd = process["cwd"]
+    b.add(ops.Cwd("$.process.cwd", cwd, 1))
+    groups = user.get("additionalGids") or []
+    b.add(
+        ops.User(
+            "$.process.user", user.get("uid", 0), user.get("gid", 0), pack(f"={len(groups)}I", *groups),
+            _may_set_groups(b, bool(groups)),
+        )
+    )  # fmt: skip
+    b.add(ops.Cwd("$.process.cwd", cwd, 0))
+    no_new_privs = bool(process.get("noNewPrivileges"))
+    if no_new_privs:
+        b.add(ops.NoNewPrivs("$.process.noNewPrivileges"))
+    # Without no_new_privs a filter takes CAP_SYS_ADMIN to load, and it is loaded last (see `Caps`).
+    held = 1 << flags.CAP_SYS_ADMIN if b.linux.get("seccomp") and not no_new_privs else 0
+    b.add(
+        ops.Caps(
+            "$.process.capabilities",
+            *(sets.get(name, 0) for name in ("effective", "permitted", "inheritable", "ambient")),
+            held,
+        )
+    )
+    has_home = any(entry.startswith("HOME=") for entry in process.get("env") or ())
+    home_uid = ops.NO_UID if has_home else user.get("uid", 0)
+    b.add(ops.Lookup("$.process.args[0]", process["args"][0], _search_path(process), home_uid))
+
+
+def _scheduling(b: Builder) -> None:
+    scheduler = b.process.get("scheduler")
+    if scheduler:
+        bits = sum(SCHED_FLAGS[name] for name in scheduler.get("flags") or ())
+        b.add(
+            ops.Scheduler(
+                "$.process.scheduler", POLICIES[scheduler["policy"]], scheduler.get("nice", 0) & 0xFFFFFFFF,
+                scheduler.get("priority", 0), bits, scheduler.get("runtime", 0), scheduler.get("deadline", 0),
+                scheduler.get("period", 0),
+            )
+        )  # fmt: skip
+    priority = b.process.get("ioPriority")
+    if priority:
+        value = IOPRIO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0)
+        b.add(ops.Ioprio("$.process.ioPriority", value))
+
+
+def _may_set_groups(b: Builder, wanted: bool) -> bool:
+    if b.host.euid == 0 or len(b.linux.get("gidMappings") or ()) > 1:
+        return True
+    if wanted:
+        raise ConfigError(
+            "additional gids need gids mapped by newgidmap: with a single gid, setgroups is denied",
+            config_path="$.process.user.additionalGids",
+        )
+    return False
+
+
+def _mask(names: list[str]) -> int:
+    """A capability set as bits. Names that the kernel does not know were refused or reported before."""
+    mask = 0
+    for name in names:
+        if name in flags.CAPABILITIES:
+            mask |= 1 << flags.CAPABILITIES.index(name)
+    return mask
+
+
+def _search_path(process: dict[str, Any]) -> str:
+    path = ""
+    for entry in process.get("env") or ():
+        if entry.startswith("PATH="):
+            path = entry[5:]
+    return path
+
+
+def seccomp(b: Builder) -> None:
+    """Emit the system call filter: the very last thing before the exec, so that the profile need not allow
+    anything but that."""
+    profile = b.linux.get("seccomp")
+    if not profile:
+        return
+    from ocipy.seccomp import compile_filter  # libseccomp is loaded only for who uses it
+
+    compiled = compile_filter(profile)
+    if compiled.notify:
+        raise Unsupported("SCMP_ACT_NOTIFY is not implemented", config_path="$.linux.seccomp.listenerPath")
+    b.add(ops.Seccomp("$.linux.seccomp", compiled.flags, compiled.program))
+
+
+def run(b: Builder) -> None:
+    """Emit the exec."""
+    b.add(ops.Exec("$.process.args", list(b.process["args"]), list(b.process.get("env") or ())))
+
+
+#: properties that are refused by name until they are implemented, with where they stand
+REFUSED_PROCESS = ("apparmorProfile", "selinuxLabel", "execCPUAffinity")
+REFUSED_LINUX = ("mountLabel", "intelRdt", "netDevices", "memoryPolicy")
+
+
+def refuse(b: Builder) -> None:
+    """Refuse what the config asks for and nothing here does.
+
+    Raises:
+        Unsupported: with the property's config path.
+    """
+    for names, section, where in (
+        (REFUSED_PROCESS, b.process, "$.process"),
+        (REFUSED_LINUX, b.linux, "$.linux"),
+    ):
+        for name in names:
+            if section.get(name):
+                raise Unsupported(f"{name} is not implemented", config_path=f"{where}.{name}")

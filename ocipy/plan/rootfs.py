@@ -1,0 +1,55 @@
+"""The root file system: bound, entered, made read-only, masked (config.md#root, config-linux.md)."""
+
+from __future__ import annotations
+
+from ocipy import _os as os
+from ocipy.plan import flags, ops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.plan.builder import Builder
+
+
+def bind(b: Builder) -> None:
+    """Emit the binding of the root, cut off from the host as ``rootfsPropagation`` says."""
+    propagation = flags.PROPAGATION[b.linux.get("rootfsPropagation") or "rslave"]
+    if propagation & flags.MS_UNBINDABLE:
+        # what is unbindable could not become the root, nor the source of any bind mount; the root gets to be
+        # it in the end
+        propagation ^= flags.MS_UNBINDABLE | flags.MS_PRIVATE
+    b.add(ops.Propagation("$.linux.rootfsPropagation", "/", propagation))
+    b.add(ops.BindRoot("$.root.path", os.clean(os.join(b.options.bundle, b.spec["root"]["path"]))))
+
+
+def cover(b: Builder) -> None:
+    """Emit read-only and masked paths."""
+    for key, op in (("readonlyPaths", ops.Readonly), ("maskedPaths", ops.Mask)):
+        for index, path in enumerate(b.linux.get(key) or ()):
+            b.add(op(f"$.linux.{key}[{index}]", path))
+
+
+def change(b: Builder) -> None:
+    """Emit the change of root, and what could not be said before it."""
+    for op in b.late:
+        b.add(op)
+    b.add(ops.MoveRoot("$.root.path") if b.options.no_pivot else ops.PivotRoot("$.root.path"))
+    attributes = flags.RDONLY if b.spec["root"].get("readonly") else 0
+    propagation = flags.PROPAGATION.get(b.linux.get("rootfsPropagation") or "", 0)
+    if attributes or propagation:
+        where = "$.root.readonly" if attributes else "$.linux.rootfsPropagation"
+        b.add(ops.RootAttr(where, attributes, propagation))
+
+
+def sysctl(b: Builder) -> None:
+    """Emit the kernel parameters."""
+    for key, value in (b.linux.get("sysctl") or {}).items():
+        b.add(ops.ProcWrite(f'$.linux.sysctl["{key}"]', sysctl_file(key), value))
+
+
+def sysctl_file(key: str) -> str:
+    """The file below /proc of a kernel parameter: dots part its components, slashes too (sysctl(8)):
+    with a slash first, dots belong to names (``net/ipv4/conf/eth0.1/forwarding``)."""
+    dot, slash = key.find("."), key.find("/")
+    if slash >= 0 and (dot < 0 or slash < dot):
+        return f"sys/{key}"
+    return "sys/" + "".join({".": "/", "/": "."}.get(letter, letter) for letter in key)
