@@ -1,0 +1,263 @@
+"""Launching the init helper, and talking with it: the other half of ``native/init/msg.c``."""
+
+from __future__ import annotations
+
+from _struct import calcsize, pack, unpack_from
+from _thread import allocate_lock
+
+from ocipy import _os as os
+from ocipy._native import ffi, lib
+from ocipy.errors import LaunchError
+from ocipy.plan.builder import NO_FAULT, Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SYNC, FORKED, READY, ERROR, ACK, START = 1, 2, 3, 4, 5, 6
+_HEADER = "=IIiI"
+_HEADER_SIZE = calcsize(_HEADER)
+_BUFFER = 64 << 10
+
+_helper: list[int] = []
+_helper_lock = allocate_lock()
+
+
+def check(result: int) -> int:
+    """The result of a shim call.
+
+    Raises:
+        OSError: it is a negative errno.
+    """
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def helper() -> int:
+    """The sealed copy of the init helper: made once per process, since nothing can write to it."""
+    with _helper_lock:
+        if not _helper:
+            _helper.append(check(lib.ocipy_sealed_copy(f"{os.dirname(__file__)}/../_init".encode())))
+        return _helper[0]
+
+
+class Message:
+    """One message of the helper."""
+
+    __slots__ = ("fd", "op", "text", "type", "value")
+
+    def __init__(self, type: int, op: int, value: int, text: bytes, fd: int) -> None:
+        self.type = type
+        self.op = op
+        self.value = value
+        self.text = text
+        self.fd = fd
+
+
+class Channel:
+    """A SOCK_SEQPACKET connection to the helper."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def send(self, type: int, text: bytes = b"") -> None:
+        """Send one message. Raises OSError (EPIPE: the helper is gone)."""
+        data = pack(_HEADER, type, 0, 0, len(text)) + text
+        check(lib.ocipy_send(self.fd, data, len(data)))
+
+    def receive(self) -> Message | None:
+        """The next message; None at the end of the channel: the helper is gone, or has become the program."""
+        buffer = ffi.new("char[]", _BUFFER)
+        passed = ffi.new("int *")
+        while True:
+            size = lib.ocipy_recv(self.fd, buffer, _BUFFER, passed, -1)
+            if size != -4:  # EINTR: a signal handler of the caller ran
+                break
+        if check(size) == 0:
+            return None
+        raw = bytes(ffi.buffer(buffer, size))
+        type, op, value, length = unpack_from(_HEADER, raw)
+        return Message(type, op, value, raw[_HEADER_SIZE : _HEADER_SIZE + length], passed[0])
+
+
+class Launched:
+    """A helper that runs.
+
+    Attributes:
+        pid: of the process that is to become the program; changes when the plan forks.
+        pidfd: of the same.
+        channel: to it.
+        timings: microseconds per operation up to READY, if they were asked for.
+    """
+
+    def __init__(self, plan: Plan, pid: int, pidfd: int, channel: Channel) -> None:
+        self.plan = plan
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.timings: list[int] = []
+
+    def kill(self) -> None:
+        """End the helper and reap it."""
+        self.channel.close()
+        if self.pidfd < 0:
+            return
+        from _signal import pidfd_send_signal
+
+        try:
+            pidfd_send_signal(self.pidfd, 9)
+        except ProcessLookupError:
+            pass
+        self.reap()
+        self.close()
+
+    def reap(self) -> None:
+        """Wait for the process to end."""
+        try:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            pass  # a SIGCHLD handler of the embedding program was faster
+
+    def close(self) -> None:
+        """Close the pidfd."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def until_ready(self, sync: Callable[[int], bytes]) -> None:
+        """Serve the helper until all but the exec is done.
+
+        Args:
+            sync: does the launching side's part of a `Sync` operation and returns the text for the helper.
+
+        Raises:
+            LaunchError: an operation failed, with its config path; or the helper died.
+        """
+        while True:
+            message = self.channel.receive()
+            if message is None:
+                raise self.died()
+            if message.type == ERROR:
+                raise failure(self.plan, message)
+            if message.type == FORKED:
+                self.reap()
+                os.close(self.pidfd)
+                self.pid, self.pidfd = message.value, message.fd
+                self._acknowledge()
+            elif message.type == SYNC:
+                self._acknowledge(sync(message.value))
+            elif message.type == READY:
+                self.timings = list(unpack_from(f"={len(message.text) // 4}I", message.text))
+                return
+
+    def _acknowledge(self, text: bytes = b"") -> None:
+        try:
+            self.channel.send(ACK, text)
+        except BrokenPipeError:
+            pass  # the end of the channel, which comes next, says more
+
+    def died(self) -> LaunchError:
+        """The error for a helper that ended without a word."""
+        how = ""
+        try:
+            info = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+            if info is not None:
+                how = f"was killed by signal {info.si_status}" if info.si_code != 1 else f"exited with {info.si_status}"
+        except OSError:
+            how = "is gone"
+        hint = "the memory limit may be too small" if how.endswith("signal 9") else ""
+        return LaunchError(f"the container's first process {how} before it was ready", code="launch-died", hint=hint)
+
+
+def launch(
+    plan: Plan,
+    *,
+    given: dict[str, int],
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    preserve: tuple[int, ...] = (),
+    cgroup_fd: int = -1,
+    fault: int = NO_FAULT,
+    timings: bool = False,
+) -> Launched:
+    """Start the helper on a plan.
+
+    Args:
+        given: descriptors by the names in ``plan.given``.
+        stdio: descriptors that become standard input, output and error.
+        preserve: descriptors that the program gets as 3, 4, ….
+        cgroup_fd: where to put the process (cgroup v2), or -1.
+        fault: operation that is to fail, for fault injection.
+        timings: whether to measure each operation.
+
+    Raises:
+        LaunchError: the process could not be made.
+    """
+    data = plan.encode(fault, timings)
+    ends = ffi.new("int[2]")
+    check(lib.ocipy_channel(ends))
+    channel, theirs, plan_fd = Channel(ends[0]), ends[1], -1
+    try:
+        plan_fd = os.memfd_create("ocipy-plan", 1)  # MFD_CLOEXEC
+        while data:
+            data = data[os.write(plan_fd, data) :]
+        fds = [*stdio, *preserve, theirs, plan_fd, *(given[name] for name in plan.given)]
+        array = ffi.new("int[]", fds)
+        base = ffi.new("char[]", b"%d" % (3 + len(preserve)))
+        request = ffi.new("struct ocipy_launch *")
+        request.helper, request.cgroup, request.flags = helper(), cgroup_fd, plan.clone_flags
+        request.count, request.fds, request.base = len(fds), array, base
+        result = lib.ocipy_launch(request)
+        if result < 0:
+            raise LaunchError(
+                "can't start the container's first process", syscall="clone3", errno=-result,
+                config_path="$.linux.namespaces" if plan.clone_flags else "",
+            )  # fmt: skip
+    except BaseException:
+        channel.close()
+        raise
+    finally:
+        if plan_fd >= 0:
+            os.close(plan_fd)
+        os.close(theirs)
+    return Launched(plan, request.pid, request.pidfd, channel)
+
+
+#: code of a failed exec or look-up, by errno
+_EXEC_CODES = {2: "executable-not-found", 13: "permission-denied", 8: "exec-format", 21: "is-a-directory"}
+
+
+def failure(plan: Plan, message: Message) -> LaunchError:
+    """The error that an ERROR message stands for: which operation, on which config path, and why."""
+    syscall, _, text = message.text.decode(errors="replace").partition("\0")
+    if message.op >= len(plan.ops):
+        return LaunchError(text or "the init helper failed", syscall=syscall, errno=message.value)
+    op = plan.ops[message.op]
+    if not syscall:  # the text is all there is to say
+        code = _EXEC_CODES.get(message.value, "") if op.name in ("exec", "lookup") else ""
+        words = text if op.name in ("exec", "lookup", "hook") else f"{op.describe()}: {text}"
+        return LaunchError(
+            words, errno=message.value, explained=True, config_path=op.path, code=code or _code(op.name)
+        )
+    return LaunchError(
+        f"can't {op.describe()}{f': {text}' if text else ''}", syscall=syscall, errno=message.value,
+        config_path=op.path, code=_code(op.name), hint=_hint(op.name, message.value),
+    )  # fmt: skip
+
+
+def _code(name: str) -> str:
+    return {"hook": "hook-failed", "open_tree": "mount-source", "open_ns": "namespace-path"}.get(name, "launch")
+
+
+def _hint(name: str, errno: int) -> str:
+    if errno == 1 and name == "rlimit":
+        return "raising a hard limit takes CAP_SYS_RESOURCE"
+    if errno == 13 and name == "proc_write":
+        return "lowering oom_score_adj takes CAP_SYS_RESOURCE"
+    return ""

@@ -1,0 +1,278 @@
+"""create: everything but the exec of the user's program (runtime.md#create)."""
+
+from __future__ import annotations
+
+from ocipy import _json as json
+from ocipy import _os as os
+from ocipy import cgroups, host, plan
+from ocipy._native import lib
+from ocipy.container import hooks
+from ocipy.container.channel import ACK, Launched, check
+from ocipy.container.idmap import write_maps
+from ocipy.container.join import Join
+from ocipy.container.record import CREATING, STOPPED, Record, start_time
+from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
+from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
+from ocipy.spec.load import load
+from ocipy.state import CONFIG, SOCKET, Store, check_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.cgroups.base import Cgroup
+
+
+class CreateOptions:
+    """How to create, besides what the config says; all of it optional.
+
+    Attributes:
+        console_fd: connected stream socket that gets the pty's master, or -1.
+        pid_file: path to write the init process's pid to.
+        stdio: descriptors for standard input, output and error.
+        preserve_fds: descriptors that the program gets as 3, 4, ….
+        no_pivot: move the root over ``/`` instead of pivoting (a host on an initramfs).
+        no_new_keyring: keep the caller's session keyring.
+        fault: index of a plan operation that must fail (fault injection), or -1.
+        timings: measure each operation.
+    """
+
+    __slots__ = (
+        "console_fd", "fault", "no_new_keyring", "no_pivot", "pid_file", "preserve_fds", "stdio", "timings",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        console_fd: int = -1,
+        pid_file: str = "",
+        stdio: tuple[int, int, int] = (0, 1, 2),
+        preserve_fds: tuple[int, ...] = (),
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        fault: int = -1,
+        timings: bool = False,
+    ) -> None:
+        self.console_fd = console_fd
+        self.pid_file = pid_file
+        self.stdio = stdio
+        self.preserve_fds = preserve_fds
+        self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring
+        self.fault = fault
+        self.timings = timings
+
+
+def prepare(container_id: str, bundle: str, options: CreateOptions) -> tuple[dict[str, Any], Cgroup, plan.Plan]:
+    """Everything that can be decided before anything is made: config, cgroup paths and plan.
+
+    Raises:
+        ConfigError, Unsupported, StateError (a malformed id).
+    """
+    check_id(container_id)
+    spec = load(bundle)
+    _check_root(os.clean(os.join(bundle, spec["root"]["path"])))
+    facts = host.facts()
+    cgroup = cgroups.select((spec.get("linux") or {}).get("cgroupsPath"), container_id, facts.cgroups)
+    compiled = plan.compile(
+        spec, facts,
+        plan.Options(
+            bundle, container_id, cgroup.paths, no_pivot=options.no_pivot, no_new_keyring=options.no_new_keyring
+        ),
+    )  # fmt: skip
+    return spec, cgroup, compiled
+
+
+def _check_root(path: str) -> None:
+    """The root file system: a directory, and itself no symbolic link (who may change a link could point it
+    anywhere between this check and the mount)."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError as error:
+        raise ConfigError(f"rootfs {path}", config_path="$.root.path", syscall="lstat", errno=error.errno or 0) from None
+    if mode & 0o170000 == 0o120000:
+        raise ConfigError(f"rootfs {path} is a symbolic link", config_path="$.root.path")
+    if mode & 0o170000 != 0o040000:
+        raise ConfigError(f"rootfs {path} is not a directory", config_path="$.root.path")
+
+
+def create(store: Store, container_id: str, bundle: str, options: CreateOptions) -> tuple[Record, Launched]:
+    """Create a container.
+
+    Args:
+        store: where its state goes.
+        container_id: letters of ``[A-Za-z0-9_+.-]``.
+        bundle: absolute path of the bundle directory.
+        options: see :class:`CreateOptions`.
+
+    Returns:
+        The record, locked, and the launched process. Close the record's entry to release the lock.
+
+    Raises:
+        Error: nothing of the container is left behind then.
+    """
+    spec, cgroup, compiled = prepare(container_id, bundle, options)
+    if "console" in compiled.given and options.console_fd < 0:
+        raise ConfigError(
+            "a terminal needs a console socket", config_path="$.process.terminal", code="console-socket",
+            hint="--console-socket, or run without --detach",
+        )  # fmt: skip
+    if "console" not in compiled.given and options.console_fd >= 0:
+        raise ConfigError(
+            "a console socket, and process.terminal is not true", config_path="$.process.terminal",
+            code="console-socket",
+        )  # fmt: skip
+    entry = store.create(container_id)
+    record = Record.new(entry, bundle, spec, cgroup)
+    record.data["plan_options"] = {"no_pivot": options.no_pivot, "no_new_keyring": options.no_new_keyring}
+    build = _Build(record, spec, cgroup, compiled, options)
+    try:
+        record.save()  # the intent: whatever follows can be found and removed by `delete`
+        # as it was judged: the file itself may be another by now
+        os.write_file(CONFIG, json.dumps(spec).encode(), dir_fd=entry.fd)
+        launched = build.run()
+    except BaseException as error:
+        build.undo(error)
+        raise
+    return record, launched
+
+
+class _Build:
+    """One creation under way: what was made so far, to be unmade if it fails."""
+
+    def __init__(
+        self, record: Record, spec: dict[str, Any], cgroup: Cgroup, compiled: plan.Plan, options: CreateOptions
+    ) -> None:
+        self.record = record
+        self.spec = spec
+        self.linux: dict[str, Any] = spec.get("linux") or {}
+        self.cgroup = cgroup
+        self.plan = compiled
+        self.options = options
+        self.launched: Launched | None = None
+        self.own_cgroup = False
+        self.hooks_ran = False
+        self.pid_file = False
+
+    def run(self) -> Launched:
+        self._refuse_used_cgroup()
+        self.own_cgroup = True
+        self.cgroup.create()
+        join = Join(self.cgroup)
+        launched = self.launched = self._launch(join)
+        self.cgroup.apply(self.linux.get("resources") or {})  # while the helper is at work already
+        launched.until_ready(lambda kind: self._sync(kind, join))
+        self._finish(launched)
+        return launched
+
+    def _refuse_used_cgroup(self) -> None:
+        if self.cgroup.exists() and (pids := self.cgroup.pids()):
+            raise CgroupError(
+                f"container's cgroup is not empty: {len(pids)} process(es) found",
+                config_path="$.linux.cgroupsPath", code="cgroup-in-use",
+            )  # fmt: skip
+
+    def _launch(self, join: Join) -> Launched:
+        options = self.options
+        listen = check(lib.ocipy_listen(self.record.entry.fd, SOCKET.encode()))
+        try:
+            return join.launch(
+                self.plan, given={"listen": listen, "console": options.console_fd}, stdio=options.stdio,
+                preserve=options.preserve_fds, fault=options.fault if options.fault >= 0 else plan.NO_FAULT,
+                timings=options.timings,
+            )  # fmt: skip
+        finally:
+            os.close(listen)
+
+    def _sync(self, kind: int, join: Join) -> bytes:
+        assert self.launched is not None
+        if kind == SYNC_MAPS:
+            write_maps(self.launched.pid, self.linux)
+        elif kind == SYNC_CGROUP:
+            return join.finish(self.launched)
+        elif kind == SYNC_HOOKS:
+            state = self.record.hook_state(CREATING, self.launched.pid)
+            configured = self.spec.get("hooks") or {}
+            self.hooks_ran = True
+            hooks.run_hooks("prestart", configured.get("prestart") or [], state)
+            hooks.run_hooks("createRuntime", configured.get("createRuntime") or [], state)
+            return state
+        return b""
+
+    def _finish(self, launched: Launched) -> None:
+        """Record the process, then let it wait for start: killed in between, we leave it to die."""
+        started = start_time(launched.pid)
+        if not started:
+            raise LaunchError("the container's first process died", code="launch-died")
+        self.record.data.update(pid=launched.pid, start_time=started)
+        self.record.save()
+        if self.options.pid_file:
+            write_pid_file(self.options.pid_file, launched.pid)
+            self.pid_file = True
+        try:
+            launched.channel.send(ACK)
+        except BrokenPipeError:
+            raise launched.died() from None
+        launched.channel.close()
+
+    def undo(self, error: BaseException) -> None:
+        """Unmake everything, in the reverse order, each step whatever became of the others."""
+        if self.launched is not None:
+            self.launched.kill()
+        if self.own_cgroup:
+            try:
+                self.cgroup.kill(9)
+                self.cgroup.delete()
+            except (Error, OSError) as second:
+                error.add_note(f"and the cgroup is left: {second}")
+                self.record.entry.close()
+                return  # the state directory stays, so that `delete` can try again
+        if self.hooks_ran:
+            # a failed createRuntime hook stops the container, whose poststop hooks are due (runtime.md#lifecycle)
+            run_poststop(self.record, error)
+        if self.pid_file:
+            remove_pid_file(self.options.pid_file)
+        self.record.entry.remove()
+        self.record.entry.close()
+
+
+def run_poststop(record: Record, error: BaseException | None = None) -> list[str]:
+    """Run the poststop hooks. One that fails does not stop the others, nor the deletion (runtime.md#lifecycle).
+
+    Returns:
+        The failures, as text.
+    """
+    failed = []
+    for hook in (record.data.get("hooks") or {}).get("poststop") or ():
+        try:
+            hooks.run_hooks("poststop", [hook], record.hook_state(STOPPED))
+        except LaunchError as failure:
+            failed.append(str(failure))
+            if error is not None:
+                error.add_note(str(failure))
+    return failed
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid file at once whole: engines watch for it.
+
+    Raises:
+        StateError: it can't be written.
+    """
+    temporary = os.join(os.dirname(path), f".{os.basename(path)}.{pid}")
+    try:
+        os.write_file(temporary, str(pid).encode(), 0o644)
+        os.rename(temporary, path)
+    except OSError as error:
+        remove_pid_file(temporary)
+        raise StateError(
+            f"can't write the pid file {path}", code="pid-file", syscall="open", errno=error.errno or 0
+        ) from None
+
+
+def remove_pid_file(path: str) -> None:
+    """Remove a pid file, of a process that did not come to run."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

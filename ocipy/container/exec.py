@@ -1,0 +1,118 @@
+"""exec: a further process in a running container."""
+
+from __future__ import annotations
+
+from ocipy import _os as os
+from ocipy import host, plan
+from ocipy.container.channel import ACK, ERROR, Launched, failure
+from ocipy.container import stop
+from ocipy.container.create import remove_pid_file, write_pid_file
+from ocipy.container.join import Join
+from ocipy.container.record import CREATED, PAUSED, RUNNING, Record
+from ocipy.errors import ConfigError, StateError
+from ocipy.plan.flags import NAMESPACE_FILES, NAMESPACES
+from ocipy.spec.load import verify_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def process_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The process to run: the container's own with some members replaced. ``env`` is added to the
+    container's, later entries winning; a value of None leaves the container's as it is."""
+    process = dict(config.get("process") or {})
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if name == "env":
+            given = {entry.partition("=")[0] for entry in value}
+            kept = [e for e in process.get("env") or () if e.partition("=")[0] not in given]
+            value = kept + list(value)
+        process[name] = value
+    return process
+
+
+def exec_process(
+    record: Record,
+    process: dict[str, Any],
+    *,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    preserve_fds: tuple[int, ...] = (),
+    console_fd: int = -1,
+    pid_file: str = "",
+) -> Launched:
+    """Run a process in a container's namespaces and cgroup; returns when it runs.
+
+    Args:
+        record: of a created or running container.
+        process: as ``process`` of config.json.
+        stdio, preserve_fds, console_fd, pid_file: as for create.
+
+    Raises:
+        StateError: the container is not running, or is paused.
+        ConfigError: the process is not valid.
+        LaunchError: it could not be run.
+    """
+    status = record.status()
+    if status == PAUSED:
+        raise StateError(f"cannot exec in a paused container: {record.entry.id!r}", code="paused", hint="resume it")
+    if status not in (RUNNING, CREATED):
+        raise StateError(f"cannot exec in a stopped container: container not running: {record.entry.id!r} is {status}",
+                         code="not-running")  # fmt: skip
+    verify_process(process)
+    config = record.config() | {"process": process}
+    try:
+        pidfd = os.pidfd_open(record.pid, 0)
+    except ProcessLookupError:
+        raise stop.not_running(record) from None
+    try:
+        if not record.alive():
+            raise stop.not_running(record)
+        options = plan.Options(record.data["bundle"], record.entry.id)
+        compiled = plan.compile_exec(config, host.facts(), options, _differing(record.pid))
+        if "console" in compiled.given and console_fd < 0:
+            raise ConfigError("a terminal needs a console socket", code="console-socket", hint="--console-socket")
+        if "console" not in compiled.given and console_fd >= 0:
+            raise ConfigError("a console socket, and the process has no terminal", code="console-socket", hint="--tty")
+        cgroup = record.cgroup()
+        assert cgroup is not None
+        join = Join(cgroup, record.pid)
+        launched = join.launch(
+            compiled, given={"pidfd": pidfd, "console": console_fd}, stdio=stdio, preserve=preserve_fds
+        )
+        written = False
+        try:
+            launched.until_ready(lambda kind: join.finish(launched))
+            if pid_file:
+                write_pid_file(pid_file, launched.pid)
+                written = True
+            try:
+                launched.channel.send(ACK)
+            except BrokenPipeError:
+                raise launched.died() from None
+            answer = launched.channel.receive()
+            if answer is not None and answer.type == ERROR:
+                raise failure(compiled, answer)
+            launched.channel.close()
+        except BaseException:
+            launched.kill()
+            if written:
+                remove_pid_file(pid_file)
+            raise
+        return launched
+    finally:
+        os.close(pidfd)
+
+
+def _differing(pid: int) -> int:
+    """The namespaces of a process that are not the caller's: joining one's own user namespace is refused."""
+    kinds = 0
+    for name, flag in NAMESPACES.items():
+        file = NAMESPACE_FILES[name]
+        try:
+            if os.readlink(f"/proc/{pid}/ns/{file}") != os.readlink(f"/proc/self/ns/{file}"):
+                kinds |= flag
+        except FileNotFoundError:
+            continue  # a kernel without time or cgroup namespaces
+    return kinds

@@ -1,0 +1,61 @@
+"""Staying with a process until it ends: signals passed on, orphans reaped, the terminal relayed."""
+
+from __future__ import annotations
+
+import _signal
+
+from ocipy import _os as os
+from ocipy._native import lib
+
+#: signals that stay with this process: they can't be caught, or concern it alone
+_OWN = (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGWINCH, _signal.SIGURG)
+
+
+def pass_signals(pidfd: int) -> None:
+    """Send the process every signal that this one gets."""
+
+    def forward(number: int, _frame: object) -> None:
+        try:
+            _signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    for number in _signal.valid_signals():
+        if number not in _OWN and not 32 <= number <= 33:
+            _signal.signal(number, forward)
+
+
+def become_subreaper() -> None:
+    """Let orphans of the container become children of this process, which reaps them."""
+    lib.ocipy_set_subreaper(1)
+
+
+def reap_until(pid: int) -> int:
+    """Reap children until the given one has ended.
+
+    Returns:
+        Its exit status, 128 + n if signal n ended it.
+    """
+    while True:
+        try:
+            ended, status = os.waitpid(-1, 0)
+        except InterruptedError:
+            continue
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def attend(pid: int, pidfd: int, master: int) -> int:
+    """Relay a terminal (``master`` >= 0) and wait for the process. Returns its exit status."""
+    pass_signals(pidfd)
+    if master < 0:
+        return reap_until(pid)
+    from ocipy.container.terminal import Relay
+
+    relay = Relay(master)
+    try:
+        relay.run(pidfd)
+    finally:
+        relay.close()
+    return reap_until(pid)

@@ -1,0 +1,100 @@
+"""Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop (config.md#posix-platform-hooks)."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from ocipy import _os as os
+from ocipy.errors import LaunchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OUTPUT_MAX = 2048  # bytes of a hook's output that go into its error
+
+
+def run_hooks(kind: str, hooks: list[dict[str, Any]], state: bytes) -> None:
+    """Run the hooks of a kind in order, with the state on their standard input.
+
+    Raises:
+        LaunchError: one could not be run, exited with another status than 0, or ran out of time; the
+            message has what it wrote.
+    """
+    for index, hook in enumerate(hooks):
+        _run(hook, state, f"$.hooks.{kind}[{index}]")
+
+
+def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
+    path = hook["path"]
+    env = dict(entry.split("=", 1) for entry in hook.get("env") or () if "=" in entry)
+    # as a file, so that a hook which does not read it can't block us
+    stdin = os.memfd_create("ocipy-state", 1)
+    os.write(stdin, state)
+    os.lseek(stdin, 0, 0)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        actions = [
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, writer, 1),
+            (os.POSIX_SPAWN_DUP2, writer, 2),
+        ]
+        try:
+            # a group of its own, so that what it started can be ended with it
+            pid = os.posix_spawn(
+                path, list(hook.get("args") or [path]), env, file_actions=actions, setpgroup=0,
+                setsigmask=(), setsigdef=range(1, 32),
+            )  # fmt: skip
+        except OSError as error:
+            raise LaunchError(
+                f"can't run hook {path}", config_path=where, code="hook-failed", syscall="execve",
+                errno=error.errno or 0,
+            ) from None  # fmt: skip
+        finally:
+            os.close(writer)
+            os.close(stdin)
+        status, output = _attend(pid, reader, float(hook.get("timeout") or 0))
+    finally:
+        os.close(reader)
+    words = output.decode(errors="replace").strip()
+    if status is None:
+        raise LaunchError(
+            f"hook {path} did not end within {hook['timeout']} s{f'; its output: {words}' if words else ''}",
+            config_path=where, code="hook-timeout",
+        )  # fmt: skip
+    if status:
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        raise LaunchError(f"hook {path} {how}{f': {words}' if words else ''}", config_path=where, code="hook-failed")
+
+
+def _attend(pid: int, reader: int, timeout: float) -> tuple[int | None, bytes]:
+    """Collect output until the hook ends; its exit status (negative: signal), None if time ran out."""
+    from _signal import SIGKILL
+    from select import POLLIN, poll
+
+    pidfd = os.pidfd_open(pid, 0)
+    watch = poll()
+    watch.register(pidfd, POLLIN)
+    watch.register(reader, POLLIN)
+    deadline = monotonic() + timeout if timeout else None
+    output = b""
+    try:
+        while True:
+            left = None if deadline is None else (deadline - monotonic()) * 1000
+            # the time is up also for one that never stops writing
+            ready = {} if left is not None and left <= 0 else dict(watch.poll(left))
+            if not ready:
+                os.kill(-pid, SIGKILL)
+                os.waitpid(pid, 0)
+                return None, output
+            if reader in ready:
+                data = os.read(reader, 4096)
+                output = (output + data)[:OUTPUT_MAX]
+                if data:
+                    continue  # what it wrote before it ended is still to be read
+                watch.unregister(reader)
+            if pidfd in ready:
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                return status, output
+    finally:
+        os.close(pidfd)

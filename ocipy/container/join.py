@@ -1,0 +1,64 @@
+"""Launching the helper into a cgroup, the cheap way where the kernel has one."""
+
+from __future__ import annotations
+
+from errno import EBUSY
+
+from ocipy import _os as os
+from ocipy.container.channel import Launched, launch
+from ocipy.errors import CgroupError, LaunchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.cgroups.base import Cgroup
+    from ocipy.plan import Plan
+
+
+class Join:
+    """A process on its way into a cgroup: cloned into cgroup2, then moving itself into what v1 there is.
+
+    Moving it from outside, by its pid, is the fallback: that waits for a grace period of the kernel's.
+    """
+
+    def __init__(self, cgroup: Cgroup, init: int = 0) -> None:
+        self.cgroup = cgroup
+        self._init = init  # of the container, for an exec
+        self._files: list[str] = []
+        self._outside = False
+
+    def launch(self, plan: Plan, **options: Any) -> Launched:
+        """:func:`ocipy.container.channel.launch` into the cgroup. Raises LaunchError, CgroupError."""
+        fd, self._files = self.cgroup.joining()
+        try:
+            return launch(plan, cgroup_fd=fd, **options)
+        except LaunchError:
+            if fd < 0:
+                raise
+            # refused there (a cgroup with controllers takes no processes, an old kernel no fd)? Then `add`
+            # says why, or does it
+            self._outside = True
+            return launch(plan, **options)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def finish(self, launched: Launched) -> bytes:
+        """The answer to the helper's `Sync`: the files by which it joins. Raises CgroupError."""
+        if self._outside:
+            self._add(launched.pid)
+            return b""
+        return "\n".join(self._files).encode()
+
+    def _add(self, pid: int) -> None:
+        try:
+            self.cgroup.add(pid)
+        except CgroupError as error:
+            if error.errno != EBUSY or not self._init:
+                raise
+            # An init that manages cgroups itself (systemd) has moved down and enabled controllers: the
+            # container's own cgroup takes no more processes, and an exec goes to where init is.
+            from ocipy.cgroups.v2 import UnifiedCgroup
+
+            UnifiedCgroup.of(self._init).add(pid)

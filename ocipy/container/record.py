@@ -1,0 +1,150 @@
+"""What is kept of a container between commands, and what can be told from it (runtime.md#state)."""
+
+from __future__ import annotations
+
+from errno import EAGAIN
+from time import gmtime, strftime
+
+from ocipy import _json as json
+from ocipy import _os as os
+from ocipy import cgroups
+from ocipy.errors import StateError
+from ocipy.version import SPEC_VERSION
+from ocipy.state import CONFIG, SOCKET, Entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ocipy.cgroups.base import Cgroup
+
+CREATING, CREATED, RUNNING, STOPPED, PAUSED = "creating", "created", "running", "stopped", "paused"
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 if there is none or it is a zombie. With it, a
+    recycled pid is told from the one that was recorded."""
+    try:
+        fields = os.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it went while its file was open
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+class Record:
+    """The recorded state of one container, over its :class:`Entry`."""
+
+    def __init__(self, entry: Entry, data: dict[str, Any]) -> None:
+        self.entry = entry
+        self.data = data
+
+    @classmethod
+    def new(cls, entry: Entry, bundle: str, spec: dict[str, Any], cgroup: Cgroup) -> Record:
+        """The record of a container that is about to be created."""
+        process = spec.get("process") or {}
+        root = os.clean(os.join(bundle, spec["root"]["path"]))
+        data = {
+            "id": entry.id,
+            "bundle": bundle,
+            "rootfs": root,
+            "annotations": spec.get("annotations") or {},
+            "pid": 0,
+            "start_time": 0,
+            "created": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()),
+            "owner": os.geteuid(),
+            "terminal": bool(process.get("terminal")),
+            "hooks": {k: v for k, v in (spec.get("hooks") or {}).items() if v and k in _LATER_HOOKS},
+            "cgroup": cgroup.record(),
+        }
+        return cls(entry, data)
+
+    @classmethod
+    def load(cls, entry: Entry) -> Record:
+        """The record as it is on disk."""
+        return cls(entry, entry.read())
+
+    def save(self) -> None:
+        """Write the record."""
+        self.entry.write(self.data)
+
+    @property
+    def pid(self) -> int:
+        """The recorded pid of the init process; 0 before it was recorded."""
+        return int(self.data.get("pid", 0))
+
+    def alive(self) -> bool:
+        """Whether the recorded process is there: the same process, not a later one with its pid."""
+        return self.pid > 0 and start_time(self.pid) == self.data["start_time"]
+
+    def cgroup(self) -> Cgroup | None:
+        """The container's cgroup; None if the creator died before it recorded one."""
+        return cgroups.load(self.data["cgroup"]) if "cgroup" in self.data else None
+
+    def config(self) -> dict[str, Any]:
+        """The config that the container was created from.
+
+        Raises:
+            StateError: it is gone from the state directory.
+        """
+        try:
+            config: dict[str, Any] = json.loads(os.read_bytes(CONFIG, dir_fd=self.entry.fd))
+        except FileNotFoundError:
+            raise StateError(f"{self.entry.path}/{CONFIG} is missing", code="state-damaged") from None
+        return config
+
+    def waiting(self) -> bool:
+        """Whether the process waits for `start`: it listens until then. One who connects and leaves is
+        forgotten by it, so asking has no effect."""
+        from ocipy._native import lib
+
+        fd = lib.ocipy_connect(self.entry.fd, SOCKET.encode())
+        if fd < 0:
+            return bool(fd == -EAGAIN)  # it listens, but was stopped by a signal
+        os.close(fd)
+        return True
+
+    def status(self) -> str:
+        """The status now (runtime.md#state): creating, created, running, paused or stopped.
+
+        A container that was paused before its start is paused, not created: it can't be started then.
+        """
+        if not self.pid:
+            return CREATING if self.entry.locked() else STOPPED
+        if not self.alive():
+            return STOPPED
+        if (cgroup := self.cgroup()) is not None and cgroup.frozen():
+            return PAUSED
+        return CREATED if self.waiting() else RUNNING
+
+    def state(self, status: str) -> dict[str, Any]:
+        """The state document of runtime.md#state, with runc's additions (rootfs, created, owner)."""
+        document = {
+            "ociVersion": SPEC_VERSION,
+            "id": self.entry.id,
+            "status": status,
+            "pid": self.pid if status != STOPPED else 0,
+            "bundle": self.data.get("bundle", ""),
+            "rootfs": self.data.get("rootfs", ""),
+            "created": self.data.get("created", ""),
+            "owner": "",
+        }
+        if self.data.get("annotations"):
+            document["annotations"] = self.data["annotations"]
+        return document
+
+    def hook_state(self, status: str, pid: int = 0) -> bytes:
+        """The state document that hooks get on standard input."""
+        document: dict[str, Any] = {
+            "ociVersion": SPEC_VERSION,
+            "id": self.entry.id,
+            "status": status,
+            "bundle": self.data["bundle"],
+        }
+        if status != STOPPED:
+            document["pid"] = pid or self.pid
+        if self.data.get("annotations"):
+            document["annotations"] = self.data["annotations"]
+        return json.dumps(document).encode()
+
+
+_LATER_HOOKS = ("startContainer", "poststart", "poststop")

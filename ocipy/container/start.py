@@ -1,0 +1,88 @@
+"""start: release the waiting process (runtime.md#start)."""
+
+from __future__ import annotations
+
+from ocipy import _os as os
+from ocipy._native import lib
+from ocipy.container import stop
+from ocipy.container.channel import ERROR, START, Channel, failure
+from ocipy.container.record import CREATED, RUNNING, STOPPED, Record
+from ocipy.errors import Error, LaunchError, StateError
+from ocipy.state import SOCKET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.plan import Plan
+
+
+def start(record: Record, compiled: Plan | None = None) -> None:
+    """Run the user's program in a created container; returns when it runs.
+
+    Args:
+        record: locked.
+        compiled: the plan, if this process has it, for the config path in errors.
+
+    Raises:
+        StateError: the status is another than created.
+        LaunchError: the exec failed, and the container is stopped; or a startContainer or poststart hook did,
+            and it is deleted (runtime.md#lifecycle).
+    """
+    frozen = (cgroup := record.cgroup()) is not None and cgroup.frozen()
+    fd = lib.ocipy_connect(record.entry.fd, SOCKET.encode()) if record.alive() and not frozen else -1
+    if fd < 0:
+        raise _not_created(record)
+    channel = Channel(fd)
+    try:
+        channel.send(START, record.hook_state(CREATED))
+        answer = channel.receive()
+    except BrokenPipeError:  # it ended just now
+        raise _not_created(record) from None
+    finally:
+        channel.close()
+    if answer is not None and answer.type == ERROR:
+        error = failure(compiled or _recompile(record), answer)
+        if error.code == "hook-failed":
+            _destroy(record, error)
+        raise error
+    try:
+        os.unlink(SOCKET, dir_fd=record.entry.fd)
+    except FileNotFoundError:
+        pass
+    if hooks := (record.data.get("hooks") or {}).get("poststart"):
+        from ocipy.container.hooks import run_hooks
+
+        try:
+            run_hooks("poststart", hooks, record.hook_state(RUNNING))
+        except LaunchError as error:
+            _destroy(record, error)
+            raise
+
+
+def _destroy(record: Record, error: LaunchError) -> None:
+    """What a failed hook of start entails: steps 12 and 13 of runtime.md#lifecycle, at once."""
+    try:
+        for failed in stop.delete(record, force=True):
+            error.add_note(failed)
+    except (Error, OSError) as second:
+        error.add_note(f"and the container is left: {second}")
+
+
+_NOT_CREATED = {
+    STOPPED: "cannot start a container that has stopped",
+    RUNNING: "cannot start an already running container",
+}
+
+
+def _not_created(record: Record) -> StateError:
+    status = record.status()
+    words = _NOT_CREATED.get(status, f"cannot start a container in the {status} state")
+    return StateError(f"{words}: {record.entry.id!r}", code="not-created")
+
+
+def _recompile(record: Record) -> Plan:
+    """The plan again, from the recorded config: an error of the helper names an operation by its index."""
+    from ocipy import host, plan
+
+    options = plan.Options(record.data["bundle"], record.entry.id, record.data["cgroup"]["paths"],
+                           **record.data.get("plan_options", {}))  # fmt: skip
+    return plan.compile(record.config(), host.facts(), options)

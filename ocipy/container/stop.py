@@ -1,0 +1,126 @@
+"""kill and delete (runtime.md#kill, runtime.md#delete)."""
+
+from __future__ import annotations
+
+from _signal import SIGKILL, pidfd_send_signal
+from select import POLLIN, poll
+
+from ocipy import _os as os
+from ocipy.container.record import CREATED, CREATING, PAUSED, STOPPED, Record
+from ocipy.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.cgroups.base import Cgroup
+
+KILL_TIMEOUT = 10_000  # milliseconds for a killed init to end: it may be in an uninterruptible sleep
+
+
+def kill(record: Record, signal: int, *, everyone: bool = False) -> None:
+    """Signal a container's init process, or all its processes.
+
+    Raises:
+        StateError: the container is neither created nor running.
+    """
+    if everyone:
+        cgroup = record.cgroup()
+        if cgroup is None or not cgroup.pids():
+            raise not_running(record)
+        cgroup.kill(signal)
+        return
+    _signal_init(record, signal)
+    if signal == SIGKILL and (cgroup := record.cgroup()) is not None and cgroup.frozen():
+        cgroup.freeze(False)  # a frozen process of v1 dies only when it is thawed
+
+
+def _signal_init(record: Record, signal: int) -> None:
+    if not record.pid:
+        raise not_running(record)
+    try:
+        pidfd = os.pidfd_open(record.pid, 0)
+    except ProcessLookupError:
+        raise not_running(record) from None
+    try:
+        if not record.alive():  # after the open: now the pidfd can't be another process
+            raise not_running(record)
+        pidfd_send_signal(pidfd, signal)
+    except ProcessLookupError:
+        raise StateError(f"process already finished: {record.entry.id!r}", code="not-running") from None
+    except PermissionError as error:
+        raise StateError(
+            f"can't signal container {record.entry.id!r}", syscall="pidfd_send_signal", errno=error.errno or 0
+        ) from None
+    finally:
+        os.close(pidfd)
+
+
+def not_running(record: Record) -> StateError:
+    """The error for an operation on a container whose init is gone."""
+    return StateError(f"container not running: {record.entry.id!r} is {STOPPED}", code="not-running")
+
+
+def delete(record: Record, *, force: bool = False) -> list[str]:
+    """Remove a container: its cgroup, its poststop hooks run, its state directory.
+
+    Args:
+        record: locked.
+        force: kill it first if it runs.
+
+    Returns:
+        What went wrong without stopping the deletion (failed poststop hooks).
+
+    Raises:
+        StateError: it is running, and force was not given.
+        CgroupError: a cgroup can't be removed; the state is kept, so that delete can be tried again.
+    """
+    status = record.status()
+    if status not in (STOPPED, CREATED, CREATING) and not force:
+        raise StateError(
+            f"cannot delete container {record.entry.id!r} that is not stopped: {status}", code="not-stopped",
+            hint="--force kills it first",
+        )  # fmt: skip
+    cgroup = record.cgroup()
+    if status == PAUSED and cgroup is not None:
+        cgroup.freeze(False)
+    _end(record, cgroup)
+    if cgroup is not None:
+        cgroup.delete()
+    failed = []
+    if (record.data.get("hooks") or {}).get("poststop"):
+        from ocipy.container.create import run_poststop
+
+        failed = run_poststop(record)
+    record.entry.remove()
+    return failed
+
+
+def _kill_init(record: Record) -> None:
+    try:
+        pidfd = os.pidfd_open(record.pid, 0)
+    except ProcessLookupError:
+        return
+    try:
+        if not record.alive():  # another process has the pid by now: that one is not waited for
+            return
+        pidfd_send_signal(pidfd, SIGKILL)
+        watch = poll()
+        watch.register(pidfd, POLLIN)
+        if not watch.poll(KILL_TIMEOUT):
+            raise StateError(
+                f"container {record.entry.id!r} did not die: pid {record.pid}", code="still-alive",
+                hint="it may hang in the kernel (state D)",
+            )  # fmt: skip
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _end(record: Record, cgroup: Cgroup | None) -> None:
+    """Kill what is left of the container, and wait until it is gone."""
+    if record.alive():
+        _kill_init(record)
+    # Without a pid namespace of its own, what init started outlives it; and a create that was killed may have
+    # left a process that was never recorded.
+    if cgroup is not None and cgroup.exists() and cgroup.pids():
+        cgroup.kill(SIGKILL)
