@@ -1,0 +1,1 @@
+"""The command line, as runc's: one module per command or family of them, over the library."""

@@ -1,0 +1,61 @@
+"""Flags and small steps that several commands share."""
+
+from __future__ import annotations
+
+from ocipy import _os as os
+from ocipy._native import lib
+from ocipy.cli.parser import Args, Flag
+from ocipy.container.record import Record
+from ocipy.errors import UsageError
+from ocipy.state import Store
+
+BUNDLE = Flag("bundle b", "the bundle directory (default: the working directory)", "DIR")
+CONSOLE_SOCKET = Flag("console-socket", "unix socket that gets the terminal's master", "PATH")
+PID_FILE = Flag("pid-file", "file to write the process's pid to", "FILE")
+PRESERVE_FDS = Flag("preserve-fds", "pass this many descriptors from 3 on to the program", "N", kind=int)
+NO_PIVOT = Flag("no-pivot", "move the root instead of pivot_root, for a host on an initramfs")
+NO_NEW_KEYRING = Flag("no-new-keyring", "keep the caller's session keyring")
+
+
+def locked(root: str, container_id: str) -> Record:
+    """A container's record, with its lock held until the entry is closed or the process ends."""
+    entry = Store(root).open(container_id)
+    entry.lock()
+    return Record.load(entry)
+
+
+def connect_console(path: str | None) -> int:
+    """A connection to the console socket; -1 without one.
+
+    Raises:
+        UsageError: nobody listens there.
+    """
+    if not path:
+        return -1
+    fd = lib.ocipy_unix_connect(path.encode())
+    if fd < 0:
+        raise UsageError(f"--console-socket {path}", syscall="connect", errno=-fd)
+    return int(fd)
+
+
+def preserved(args: Args) -> tuple[int, ...]:
+    """The descriptors of --preserve-fds.
+
+    Raises:
+        UsageError: one of them is not open.
+    """
+    count = args.preserve_fds or 0
+    if count < 0:
+        raise UsageError(f"--preserve-fds: {count} is negative")
+    fds = tuple(range(3, 3 + count))
+    for fd in fds:
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
+    return fds
+
+
+def absolute(path: str | None) -> str:
+    """A path made absolute against the working directory; "" if there is none."""
+    return os.clean(os.join(os.getcwd(), path)) if path else ""

@@ -1,0 +1,37 @@
+"""ocipy create."""
+
+from __future__ import annotations
+
+from ocipy.cli import common
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Args, Command
+from ocipy.container.bundle import Bundle
+from ocipy.container.create import CreateOptions, create
+from ocipy.state import Store
+
+COMMAND = Command(
+    "create",
+    "Create a container; its program waits for start",
+    "ID",
+    (
+        common.BUNDLE, common.CONSOLE_SOCKET, common.PID_FILE, common.PRESERVE_FDS, common.NO_PIVOT,
+        common.NO_NEW_KEYRING,
+    ),
+)  # fmt: skip
+
+
+def run(context: Context) -> int:
+    args = context.args
+    create(Store(context.root), args.rest[0], Bundle(args.bundle or ".").path, options(args))
+    return 0
+
+
+def options(args: Args) -> CreateOptions:
+    """The flags that create and run share."""
+    return CreateOptions(
+        console_fd=common.connect_console(args.console_socket),
+        pid_file=common.absolute(args.pid_file),
+        preserve_fds=common.preserved(args),
+        no_pivot=args.no_pivot,
+        no_new_keyring=args.no_new_keyring,
+    )

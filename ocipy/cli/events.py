@@ -1,0 +1,93 @@
+"""ocipy events."""
+
+from __future__ import annotations
+
+import sys
+from select import POLLIN, poll
+from time import monotonic
+
+from ocipy import _json as json
+from ocipy import _os as os
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Command, Flag
+from ocipy.container import stop
+from ocipy.container.record import Record
+from ocipy.errors import UsageError
+from ocipy.state import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def seconds(text: str) -> float:
+    """A duration such as 5s, 500ms, 1m30s or 2 (seconds)."""
+    total, number = 0.0, ""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    while text:
+        digits = text[: len(text) - len(text.lstrip("0123456789."))]
+        text = text[len(digits) :]
+        letters = text[: len(text) - len(text.lstrip("hms"))]
+        text = text[len(letters) :]
+        number = digits
+        total += float(number) * units[letters or "s"] if letters in (*units, "") else float("nan")
+    if not total > 0:
+        raise ValueError
+    return total
+
+
+COMMAND = Command(
+    "events",
+    "Print usage and out-of-memory events of a container as JSON lines",
+    "ID",
+    (
+        Flag("stats", "print the usage once and end"),
+        Flag("interval", "time between two lines (default: 5s)", "DURATION", kind=seconds),
+    ),
+)
+
+
+def run(context: Context) -> int:
+    name, args = context.args.rest[0], context.args
+    if args.stats and args.interval is not None:
+        raise UsageError("events: --stats and --interval exclude each other")
+    with Store(context.root).open(name) as entry:
+        record = Record.load(entry)
+        cgroup = record.cgroup()
+        if cgroup is None or not record.alive():
+            raise stop.not_running(record)
+        if args.stats:
+            _print("stats", name, cgroup.stats())
+            return 0
+        _follow(record, name, args.interval or 5.0)
+    return 0
+
+
+def _follow(record: Record, name: str, interval: float) -> None:
+    """Print usage at every interval and each kill for lack of memory, until the container has ended."""
+    cgroup = record.cgroup()
+    assert cgroup is not None
+    pidfd = os.pidfd_open(record.pid, 0)
+    with cgroup.oom_watch() as oom:
+        watch = poll()
+        watch.register(pidfd, POLLIN)
+        watch.register(oom.fileno(), oom.events)
+        due = monotonic() + interval
+        while True:
+            ready = dict(watch.poll(max(0.0, due - monotonic()) * 1000))
+            if oom.fileno() in ready:
+                for _ in range(oom.check()):
+                    _print("oom", name, None)
+            if pidfd in ready:
+                return
+            if monotonic() >= due:
+                _print("stats", name, cgroup.stats())
+                due = monotonic() + interval
+
+
+def _print(kind: str, name: str, data: dict[str, Any] | None) -> None:
+    event: dict[str, Any] = {"type": kind, "id": name}
+    if data is not None:
+        event["data"] = data
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,117 @@
+"""ocipy exec."""
+
+from __future__ import annotations
+
+from ocipy import _json as json
+from ocipy import _os as os
+from ocipy.cli import common
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Args, Command, Flag
+from ocipy.container import foreground
+from ocipy.container.exec import exec_process, process_of
+from ocipy.container.record import Record
+from ocipy.errors import ConfigError, UsageError
+from ocipy.state import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COMMAND = Command(
+    "exec",
+    "Run a further process in a container",
+    "ID [COMMAND...]",
+    (
+        Flag("process p", "file with the process, as in config.json", "FILE"),
+        Flag("cwd", "working directory in the container", "DIR"),
+        Flag("env e", "set a variable (repeatable)", "NAME=VALUE", many=True),
+        Flag("user u", "user and group, as UID[:GID]", "UID[:GID]"),
+        Flag("tty t", "give it a terminal"),
+        Flag("detach d", "return when it runs"),
+        common.CONSOLE_SOCKET,
+        common.PID_FILE,
+        common.PRESERVE_FDS,
+        Flag("additional-gids g", "a further group (repeatable)", "GID", many=True, kind=int),
+        Flag("cap c", "a capability to add to its sets (repeatable)", "CAP", many=True),
+        Flag("no-new-privs", "set no_new_privs"),
+    ),
+    passes=True,
+)
+
+
+def run(context: Context) -> int:
+    args = context.args
+    entry = Store(context.root).open(args.rest[0])
+    record = Record.load(entry)
+    process = _process(args, record)
+    console = None
+    fd = common.connect_console(args.console_socket)
+    if fd >= 0 and not process.get("terminal"):
+        raise UsageError("--console-socket: the process has no terminal", hint="--tty")
+    if process.get("terminal") and fd < 0 and not args.detach:
+        from ocipy.container.terminal import Console
+
+        console = Console()
+        fd = console.theirs
+    if not args.detach:
+        foreground.become_subreaper()
+    launched = exec_process(
+        record, process, preserve_fds=common.preserved(args), console_fd=fd,
+        pid_file=common.absolute(args.pid_file),
+    )  # fmt: skip
+    if args.detach:
+        return 0
+    return foreground.attend(launched.pid, launched.pidfd, console.master() if console else -1)
+
+
+def _process(args: Args, record: Record) -> dict[str, Any]:
+    if args.process:
+        if len(args.rest) > 1:
+            raise UsageError("exec: a command and --process exclude each other")
+        return _from_file(args.process)
+    if len(args.rest) < 2:
+        raise UsageError("exec: COMMAND is missing: give one, or --process")
+    config = record.config()
+    process = process_of(
+        config, args=args.rest[1:], cwd=args.cwd, env=args.env or None, terminal=bool(args.tty),
+        noNewPrivileges=True if args.no_new_privs else None,
+    )  # fmt: skip
+    user = dict(process.get("user") or {})
+    if args.user is not None:
+        user = parse_user(args.user, user)
+    if args.additional_gids:
+        user["additionalGids"] = [*(user.get("additionalGids") or []), *args.additional_gids]
+    process["user"] = user
+    if args.cap:
+        sets = {name: list(names) for name, names in (process.get("capabilities") or {}).items()}
+        for name in ("bounding", "effective", "permitted"):
+            sets[name] = sorted({*sets.get(name, ()), *args.cap})
+        process["capabilities"] = sets
+    return process
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        process = json.loads(os.read_bytes(path))
+    except OSError as error:
+        raise UsageError(f"--process {path}", syscall="open", errno=error.errno or 0) from None
+    except json.JSONError as error:
+        raise ConfigError(f"--process {path}: {error}") from None
+    if not isinstance(process, dict):
+        raise ConfigError(f"--process {path}: not an object")
+    return process
+
+
+def parse_user(text: str, user: dict[str, Any]) -> dict[str, Any]:
+    """UID[:GID]: decimal numbers and nothing else. (A runtime that took "1000:" or "0x0" for something has
+    run programs as root: CVE-2026-30892.)
+
+    Raises:
+        UsageError: the text is anything else.
+    """
+    uid, colon, gid = text.partition(":")
+    for part in (uid, *([gid] if colon else [])):
+        if not (part.isascii() and part.isdigit()) or int(part) > 0xFFFFFFFE:
+            raise UsageError(f"--user: {text!r} is not UID[:GID] in decimal")
+    changed = user | {"uid": int(uid)}
+    return changed | {"gid": int(gid)} if colon else changed

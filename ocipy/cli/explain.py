@@ -1,0 +1,29 @@
+"""ocipy explain."""
+
+from __future__ import annotations
+
+import sys
+
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Command, Flag
+from ocipy.container.bundle import Bundle
+from ocipy.container.create import CreateOptions, prepare
+
+COMMAND = Command(
+    "explain",
+    "Print what create and start would do: every operation with its config path",
+    "[BUNDLE]",
+    (Flag("id", "the container's id (default: explain)", "ID"),),
+)
+
+
+def run(context: Context) -> int:
+    args = context.args
+    bundle = Bundle(args.rest[0] if args.rest else ".")
+    _, cgroup, plan = prepare(args.id or "explain", bundle.path, CreateOptions())
+    lines = [("cgroup", f"make {path}", "$.linux.cgroupsPath") for path in cgroup.paths.values()]
+    lines += plan.lines()
+    width = max(len(name) for name, _, _ in lines)
+    for name, words, path in lines:
+        sys.stdout.write(f"{name:{width}}  {words}{f'  [{path}]' if path else ''}\n")
+    return 0

@@ -1,0 +1,45 @@
+"""ocipy kill."""
+
+from __future__ import annotations
+
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Command, Flag
+from ocipy.container import stop
+from ocipy.container.record import Record
+from ocipy.errors import UsageError
+from ocipy.state import Store
+
+COMMAND = Command(
+    "kill",
+    "Send a signal (default: SIGTERM) to a container's init process",
+    "ID [SIGNAL]",
+    (Flag("all a", "signal every process of the container"),),
+)
+
+
+def run(context: Context) -> int:
+    rest = context.args.rest
+    signal = number(rest[1]) if len(rest) > 1 else 15
+    with Store(context.root).open(rest[0]) as entry:
+        stop.kill(Record.load(entry), signal, everyone=context.args.all)
+    return 0
+
+
+def number(text: str) -> int:
+    """A signal by number or name, with or without SIG.
+
+    Raises:
+        UsageError: there is none.
+    """
+    import _signal
+
+    if text.isascii() and text.isdigit():
+        value = int(text)
+        if 0 < value < _signal.NSIG:
+            return value
+    else:
+        name = text.upper()
+        found = getattr(_signal, name if name.startswith("SIG") else f"SIG{name}", None)
+        if found is not None and not name.startswith(("SIG_", "_")):
+            return int(found)
+    raise UsageError(f"unknown signal {text!r}")

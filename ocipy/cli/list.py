@@ -1,0 +1,68 @@
+"""ocipy list."""
+
+from __future__ import annotations
+
+import sys
+
+from ocipy import _json as json
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Command, Flag
+from ocipy.container.record import Record
+from ocipy.errors import StateError
+from ocipy.state import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COMMAND = Command(
+    "list",
+    "List the containers below the root",
+    "",
+    (
+        Flag("format f", "table (default) or json", "FORMAT", choices=("table", "json")),
+        Flag("quiet q", "print ids only"),
+    ),
+)
+
+
+def run(context: Context) -> int:
+    store = Store(context.root)
+    found = []
+    for name in store.ids():
+        try:
+            with store.open(name) as entry:
+                record = Record.load(entry)
+                found.append(_row(record))
+        except StateError:
+            continue  # deleted meanwhile
+    if context.args.quiet:
+        lines = [row["id"] for row in found]
+    elif context.args.format == "json":
+        lines = [json.dumps(found)]
+    else:
+        titles = {"id": "ID", "pid": "PID", "status": "STATUS", "bundle": "BUNDLE", "created": "CREATED", "owner": "OWNER"}
+        lines = table([titles, *found])
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row = record.state(record.status())
+    uid = record.data.get("owner", 0)
+    try:
+        import pwd
+
+        row["owner"] = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        row["owner"] = f"#{uid}"
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows with aligned columns, those of the first row."""
+    columns = list(rows[0])
+    widths = [max(len(str(row[column])) for row in rows) for column in columns]
+    return [
+        "   ".join(str(row[c]).ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -1,0 +1,153 @@
+"""The entry point: global flags, dispatch, and how errors reach the user.
+
+The last line on stderr is the root cause, since engines keep only that; with ``--log`` it goes to the log as
+well, as JSON with all its fields if ``--log-format json``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ocipy import _os as os
+from ocipy.cli.parser import Args, Command, Flag, describe, parse
+from ocipy.errors import Error, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COMMANDS = (
+    "create", "start", "state", "kill", "delete", "run", "exec", "list", "ps", "pause", "resume", "update",
+    "events", "spec", "validate", "explain",
+)  # fmt: skip
+
+GLOBAL = Command(
+    "",
+    "OCI container runtime",
+    "COMMAND [ARGS...]",
+    (
+        Flag("root", "directory of the containers' state", "DIR"),
+        Flag("log", "file to append log entries to", "FILE"),
+        Flag("log-format", "form of the log entries: text or json", "FORMAT", choices=("text", "json")),
+        Flag("debug", "log more, and show tracebacks"),
+        Flag("systemd-cgroup", "let systemd make the cgroups"),
+        Flag("help h", "show this text"),
+        Flag("version v", "show the versions"),
+    ),
+)
+
+#: exit status of a failed exec: as runc has it, so that it is told from the program's own
+EXEC_FAILED = 255
+
+
+class Context:
+    """What every command is given: its own arguments and the global ones."""
+
+    __slots__ = ("args", "globals", "root")
+
+    def __init__(self, args: Args, options: Args) -> None:
+        self.args = args
+        self.globals = options
+        self.root: str = options.root or ""
+
+    def warn(self, text: str) -> None:
+        """Log a warning."""
+        _log(self.globals, "warning", text, {})
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command line and exit with its status."""
+    code = run(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)  # nothing is left to tear down, and the interpreter's own end takes a millisecond
+
+
+def run(argv: list[str]) -> int:
+    """Run a command line.
+
+    Returns:
+        The exit status.
+    """
+    options: Args | None = None
+    name = ""
+    try:
+        options = parse(GLOBAL, argv, stop_at_first=True)
+        if options.version:
+            return _version()
+        if options.help or not options.rest or options.rest == ["help"]:
+            sys.stdout.write(_help())
+            return 0
+        if options.systemd_cgroup:
+            raise UsageError("--systemd-cgroup is not implemented", hint="the cgroupfs driver is the only one")
+        name = options.rest[0]
+        if name not in COMMANDS:
+            raise UsageError(f"no such command: {name!r}", hint="ocipy help lists them")
+        module = _load(name)
+        words = options.rest[1:]
+        if "--help" in words[:1] or "-h" in words[:1]:
+            sys.stdout.write(describe(module.COMMAND))
+            return 0
+        return int(module.run(Context(parse(module.COMMAND, words), options)))
+    except Error as error:
+        _report(options, error)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # a defect of ours, or of the machine (disk full …)
+        if options is not None and options.debug:
+            raise
+        _report(options, Error(f"{type(error).__name__}: {error}"))
+    return EXEC_FAILED if name == "exec" else 1
+
+
+def _load(name: str) -> Any:
+    return __import__(f"ocipy.cli.{name}", fromlist=["COMMAND"])
+
+
+def _report(options: Args | None, error: Error) -> None:
+    text = str(error)
+    for note in getattr(error, "__notes__", ()):
+        sys.stderr.write(f"ocipy: {note}\n")
+    if options is not None:
+        _log(options, "error", text, error.fields())
+    sys.stderr.write(f"ocipy: {text}\n" if "\n" not in text else f"ocipy: {text.replace(chr(10), ' | ')}\n")
+
+
+def _log(options: Args, level: str, text: str, fields: dict[str, str]) -> None:
+    if not options.log:
+        if level == "warning":
+            sys.stderr.write(f"ocipy: warning: {text}\n")
+        return
+    from time import gmtime, strftime
+
+    from ocipy import _json as json
+
+    stamp = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
+    if options.log_format == "json":
+        line = json.dumps({"level": level, "msg": text, "time": stamp} | fields)
+    else:
+        words = "".join(f" {key}={json.dumps(value)}" for key, value in fields.items())
+        line = f"time={json.dumps(stamp)} level={level} msg={json.dumps(text)}{words}"
+    try:
+        fd = os.open(options.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as failure:
+        sys.stderr.write(f"ocipy: --log {options.log}: {os.strerror(failure.errno or 0).lower()}\n")
+        return
+    os.write(fd, f"{line}\n".encode())
+    os.close(fd)
+
+
+def _version() -> int:
+    from ocipy.version import SPEC_VERSION, VERSION
+
+    sys.stdout.write(f"ocipy version {VERSION}\nspec: {SPEC_VERSION}\n")
+    return 0
+
+
+def _help() -> str:
+    lines = [describe(GLOBAL), "Commands:"]
+    lines += [f"  {name:12} {_load(name).COMMAND.summary}" for name in COMMANDS]
+    return "\n".join(lines) + "\n"

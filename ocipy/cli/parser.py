@@ -1,0 +1,175 @@
+"""The command line's grammar: what a command and a flag are, and how arguments are read.
+
+Every command module has one ``COMMAND`` of these; parsing, ``--help`` and whatever else is made from the
+command line come from that definition alone. argparse would cost more than a container's launch.
+"""
+
+from __future__ import annotations
+
+from ocipy.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Flag:
+    """One flag.
+
+    Args:
+        names: without dashes, the first one is its name in :class:`Args` (dashes as underscores).
+        help: one line.
+        value: name of its value in the help; "" for a switch.
+        many: may be repeated; the value is a list.
+        kind: turns the text into the value; raises ValueError.
+        choices: the allowed values.
+    """
+
+    __slots__ = ("choices", "help", "kind", "many", "names", "value")
+
+    def __init__(
+        self,
+        names: str,
+        help: str,
+        value: str = "",
+        *,
+        many: bool = False,
+        kind: Callable[[str], Any] = str,
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        self.names = names.split()
+        self.help = help
+        self.value = value
+        self.many = many
+        self.kind = kind
+        self.choices = choices
+
+    @property
+    def key(self) -> str:
+        """Its attribute in :class:`Args`."""
+        return self.names[0].replace("-", "_")
+
+    def read(self, text: str) -> Any:
+        """The value of a text. Raises UsageError."""
+        if self.choices and text not in self.choices:
+            raise UsageError(f"--{self.names[0]}: {text!r} is none of {', '.join(self.choices)}")
+        try:
+            return self.kind(text)
+        except ValueError:
+            raise UsageError(f"--{self.names[0]}: {text!r} is not a valid {self.value}") from None
+
+
+class Command:
+    """One command.
+
+    Args:
+        name: as typed.
+        summary: one line for the help.
+        args: the positional arguments for the help: ``ID``, ``[ID]``, ``ID COMMAND...``.
+        flags: what it takes.
+        passes: everything from the second positional argument on belongs to another program (exec, ps).
+    """
+
+    __slots__ = ("args", "flags", "name", "passes", "summary")
+
+    def __init__(
+        self, name: str, summary: str, args: str = "", flags: tuple[Flag, ...] = (), *, passes: bool = False
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.args = args
+        self.flags = flags
+        self.passes = passes
+
+
+class Args:
+    """Parsed arguments: an attribute per flag, and ``rest``, the positional ones."""
+
+    def __init__(self, flags: tuple[Flag, ...]) -> None:
+        self.rest: list[str] = []
+        for flag in flags:
+            setattr(self, flag.key, [] if flag.many else (None if flag.value else False))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def parse(command: Command, argv: list[str], *, stop_at_first: bool = False) -> Args:
+    """Read a command's arguments.
+
+    Flags may stand before and after positional arguments, with one dash or two, their value after ``=`` or as
+    the next argument; ``--`` ends them. A command that passes arguments on has its flags before the first.
+
+    Raises:
+        UsageError: an unknown flag, a missing or bad value, too few or too many positional arguments.
+    """
+    table = {name: flag for flag in command.flags for name in flag.names}
+    args = Args(command.flags)
+    index = 0
+    while index < len(argv):
+        word = argv[index]
+        index += 1
+        if word == "--":
+            args.rest += argv[index:]
+            break
+        if not word.startswith("-") or word == "-":
+            args.rest.append(word)
+            if stop_at_first or command.passes:
+                args.rest += argv[index:]
+                break
+            continue
+        name, equals, text = word.lstrip("-").partition("=")
+        flag = table.get(name)
+        if flag is None:
+            where = f"{command.name}: " if command.name else ""
+            raise UsageError(f"{where}flag provided but not defined: {word.partition('=')[0]}")
+        if not flag.value:
+            if equals and text not in ("true", "false"):
+                raise UsageError(f"--{name}: {text!r} is neither true nor false")
+            setattr(args, flag.key, text != "false")
+            continue
+        if not equals:
+            if index == len(argv):
+                raise UsageError(f"flag needs an argument: {word}")
+            text = argv[index]
+            index += 1
+        value = flag.read(text)
+        if flag.many:
+            getattr(args, flag.key).append(value)
+        else:
+            setattr(args, flag.key, value)
+    if not stop_at_first:
+        _count(command, args.rest)
+    return args
+
+
+def _count(command: Command, rest: list[str]) -> None:
+    words = command.args.split()
+    least = sum(not word.startswith("[") for word in words)
+    most = None if command.args.endswith(("...", "...]")) else len(words)
+    if len(rest) < least:
+        raise UsageError(f"{command.name}: {words[len(rest)]} is missing: usage: {usage(command)}")
+    if most is not None and len(rest) > most:
+        raise UsageError(f"{command.name}: too many arguments: {rest[most]!r}: usage: {usage(command)}")
+
+
+def usage(command: Command) -> str:
+    """The usage line."""
+    flags = " [flags]" if command.flags else ""
+    return f"ocipy {command.name}{flags} {command.args}".rstrip()
+
+
+def describe(command: Command) -> str:
+    """The text of ``ocipy COMMAND --help``."""
+    lines = [f"{command.summary}.", "", f"Usage: {usage(command)}"]
+    if command.flags:
+        lines += ["", "Flags:"]
+    for flag in command.flags:
+        names = ", ".join(f"-{n}" if len(n) == 1 else f"--{n}" for n in reversed(flag.names))
+        value = f" {flag.value}" if flag.value else ""
+        lines.append(f"  {names + value:32} {flag.help}")
+    return "\n".join(lines) + "\n"
+
+

@@ -1,0 +1,51 @@
+"""ocipy ps."""
+
+from __future__ import annotations
+
+import sys
+
+from ocipy import _json as json
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Command, Flag
+from ocipy.container import stop
+from ocipy.container.record import Record
+from ocipy.errors import Error
+from ocipy.state import Store
+
+COMMAND = Command(
+    "ps",
+    "List a container's processes, with the host's ps(1) and its options (default: -ef)",
+    "ID [OPTIONS...]",
+    (Flag("format f", "table (default) or json (the pids)", "FORMAT", choices=("table", "json")),),
+    passes=True,
+)
+
+
+def run(context: Context) -> int:
+    rest = context.args.rest
+    with Store(context.root).open(rest[0]) as entry:
+        record = Record.load(entry)
+        cgroup = record.cgroup()
+        if cgroup is None or not record.alive():
+            raise stop.not_running(record)
+        pids = cgroup.pids()
+    if context.args.format == "json":
+        sys.stdout.write(json.dumps(pids) + "\n")
+        return 0
+    import subprocess
+
+    try:
+        done = subprocess.run(["ps", *(rest[1:] or ["-ef"])], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Error("ps is not installed", code="ps-missing", hint="--format json needs none") from None
+    if done.returncode:
+        raise Error(f"ps: {done.stderr.strip()}", code="ps-failed")
+    lines = done.stdout.splitlines()
+    titles = lines[0].split()
+    if "PID" not in titles:
+        raise Error("the ps options leave out the PID column", code="ps-no-pid")
+    column = titles.index("PID")
+    wanted = {str(pid) for pid in pids}
+    kept = [line for line in lines[1:] if line.split()[column : column + 1] and line.split()[column] in wanted]
+    sys.stdout.write("\n".join([lines[0], *kept]) + "\n")
+    return 0

@@ -1,0 +1,20 @@
+"""ocipy state."""
+
+from __future__ import annotations
+
+import sys
+
+from ocipy import _json as json
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Command
+from ocipy.container.record import Record
+from ocipy.state import Store
+
+COMMAND = Command("state", "Print the state of a container as JSON", "ID")
+
+
+def run(context: Context) -> int:
+    with Store(context.root).open(context.args.rest[0]) as entry:
+        record = Record.load(entry)
+        sys.stdout.write(json.dumps(record.state(record.status()), 2) + "\n")
+    return 0

@@ -1,0 +1,85 @@
+"""ocipy update."""
+
+from __future__ import annotations
+
+import sys
+
+from ocipy import _json as json
+from ocipy import _os as os
+from ocipy.cli import common
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Args, Command, Flag
+from ocipy.container.update import update
+from ocipy.errors import ConfigError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_UNITS = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
+
+
+def size(text: str) -> int:
+    """Bytes, with a unit such as 64m or 2GiB if wanted (powers of 1024); -1 is no limit."""
+    word = text.lower().removesuffix("b").removesuffix("i")
+    shift = _UNITS.get(word[-1:], 0)
+    return int(word[:-1] if shift else word) << shift
+
+
+#: flag -> place in linux.resources
+_FLAGS = (
+    (Flag("blkio-weight", "block I/O weight, 10 to 1000", "N", kind=int), "blockIO", "weight"),
+    (Flag("cpu-period", "CPU period in microseconds", "N", kind=int), "cpu", "period"),
+    (Flag("cpu-quota", "CPU time per period in microseconds; -1: no limit", "N", kind=int), "cpu", "quota"),
+    (Flag("cpu-burst", "CPU time in microseconds that may be saved up", "N", kind=int), "cpu", "burst"),
+    (Flag("cpu-share", "CPU shares", "N", kind=int), "cpu", "shares"),
+    (Flag("cpu-rt-period", "real-time period in microseconds", "N", kind=int), "cpu", "realtimePeriod"),
+    (Flag("cpu-rt-runtime", "real-time per period in microseconds", "N", kind=int), "cpu", "realtimeRuntime"),
+    (Flag("cpu-idle", "1: run only when nothing else does", "N", kind=int), "cpu", "idle"),
+    (Flag("cpuset-cpus", "CPUs to use", "LIST"), "cpu", "cpus"),
+    (Flag("cpuset-mems", "memory nodes to use", "LIST"), "cpu", "mems"),
+    (Flag("memory", "memory limit in bytes; -1: no limit", "BYTES", kind=size), "memory", "limit"),
+    (Flag("memory-reservation", "memory soft limit in bytes", "BYTES", kind=size), "memory", "reservation"),
+    (Flag("memory-swap", "memory and swap in bytes; -1: no limit", "BYTES", kind=size), "memory", "swap"),
+    (Flag("pids-limit", "how many processes; -1: no limit", "N", kind=int), "pids", "limit"),
+)
+
+COMMAND = Command(
+    "update",
+    "Change the limits of a container",
+    "ID",
+    (Flag("resources r", "file with linux.resources, - for standard input", "FILE"), *(row[0] for row in _FLAGS)),
+)
+
+
+def run(context: Context) -> int:
+    resources = _resources(context.args)
+    update(common.locked(context.root, context.args.rest[0]), resources)
+    return 0
+
+
+def _resources(args: Args) -> dict[str, Any]:
+    given = [(flag, section, key) for flag, section, key in _FLAGS if getattr(args, flag.key) is not None]
+    if args.resources:
+        if given:
+            raise UsageError(f"update: --resources and --{given[0][0].names[0]} exclude each other")
+        return _from_file(args.resources)
+    if not given:
+        raise UsageError("update: nothing to change: give --resources or a limit")
+    resources: dict[str, Any] = {}
+    for flag, section, key in given:
+        resources.setdefault(section, {})[key] = getattr(args, flag.key)
+    return resources
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        raw = sys.stdin.buffer.read() if path == "-" else os.read_bytes(path)
+        resources = json.loads(raw)
+    except OSError as error:
+        raise UsageError(f"--resources {path}", syscall="open", errno=error.errno or 0) from None
+    except json.JSONError as error:
+        raise ConfigError(f"--resources {path}: {error}") from None
+    if not isinstance(resources, dict):
+        raise ConfigError(f"--resources {path}: not an object")
+    return resources

@@ -1,0 +1,21 @@
+"""ocipy validate."""
+
+from __future__ import annotations
+
+import sys
+
+from ocipy.cli.main import Context
+from ocipy.cli.parser import Command
+from ocipy.container.bundle import Bundle
+
+COMMAND = Command("validate", "List all faults of a bundle's config.json", "[BUNDLE]")
+
+
+def run(context: Context) -> int:
+    bundle = Bundle(context.args.rest[0] if context.args.rest else ".")
+    faults = bundle.validate()
+    for fault in faults:
+        sys.stdout.write(f"{fault.text()}\n")
+    if faults:
+        sys.stderr.write(f"ocipy: {bundle.path}/config.json has {len(faults)} fault{'s' * (len(faults) > 1)}\n")
+    return 1 if faults else 0
