@@ -1,17 +1,18 @@
-# make demo | test | lint | bench; each sets up what it needs (as root, on Debian 12).
+# make demo | test | test-v2 | lint | bench | storm; each sets up what it needs (as root, on Debian 12).
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find ocipy native tools -name '*.py' -not -name _table.py -o -name '*.[ch]' -o -name '*.json' 2>/dev/null)
 PACKAGES_DEMO := python3-venv python3-dev libc6-dev libseccomp-dev busybox-static
 PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo iproute2 procps uidmap util-linux libcap2-bin
+PACKAGES_GUEST := user-mode-linux kmod util-linux
 PACKAGES_BENCH := $(PACKAGES_DEMO) runc crun hyperfine
 APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300
 # installs what is missing and nothing else: without the network a machine that has it all still works
 need = @missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	[ -z "$$missing" ] || { $(APT) -qq update && $(APT) -qq install -y --no-install-recommends $$missing >/dev/null; }
 
-.PHONY: demo test test-v2 lint bench storm clean packages-demo packages-test packages-bench
+.PHONY: demo test test-v2 lint bench storm clean packages-demo packages-test packages-bench packages-guest
 .DELETE_ON_ERROR:
 
 demo: packages-demo $(VENV)/installed
@@ -20,9 +21,9 @@ demo: packages-demo $(VENV)/installed
 test: packages-test $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PYTEST)
 
-# the same tests in a guest kernel with a pure cgroup v2 hierarchy
-test-v2: packages-test $(VENV)/installed-test
-	spec-tests/guest.sh '$(CURDIR)/$(BIN)/python -m pytest $(PYTEST)'
+# the same tests under a pure cgroup v2 hierarchy, in a guest kernel (User-mode Linux)
+test-v2: packages-test packages-guest $(VENV)/installed-test
+	tools/guest-run.sh -t 1500 '$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(PYTEST)'
 
 lint: packages-demo $(VENV)/installed-test
 	$(BIN)/python -m pip install -q 'ruff>=0.6' 'mypy>=1.11' types-cffi
@@ -41,6 +42,8 @@ packages-demo:
 	$(call need,$(PACKAGES_DEMO))
 packages-test:
 	$(call need,$(PACKAGES_TEST))
+packages-guest:
+	$(call need,$(PACKAGES_GUEST))
 packages-bench:
 	$(call need,$(PACKAGES_BENCH))
 
