@@ -5,10 +5,12 @@ Everything else about the package is in pyproject.toml.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import runpy
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -24,13 +26,13 @@ CFLAGS = [
     "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2",
     "-ffunction-sections", "-fdata-sections",
 ]  # fmt: skip
-LDFLAGS = ["-static", "-Wl,--gc-sections", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-s"]
+STATIC = ["-static", "-Wl,--gc-sections", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-s"]
 
 
-def compile_static(sources: list[Path], target: Path, *defines: str) -> None:
-    """Compile a static program: it must run in any mount namespace, with no loader and no libraries."""
+def compile_program(sources: list[Path], target: Path, flags: list[str], libraries: list[str]) -> None:
+    """Compile and link a program."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [CC, *CFLAGS, *defines, "-o", str(target), *map(str, sources), *LDFLAGS]
+    command = [CC, *CFLAGS, *flags, "-o", str(target), *map(str, sources), *libraries]
     print(" ".join(command))
     subprocess.run(command, check=True)
 
@@ -51,20 +53,44 @@ class BuildExt(build_ext):
     def run(self) -> None:
         super().run()
         package = HERE / "ocipy" if self.inplace else Path(self.build_lib) / "ocipy"
-        compile_static(sorted((HERE / "native/init").glob("*.c")), package / "_init")
+        # static: it must run in any mount namespace, with no loader and no libraries
+        compile_program(sorted((HERE / "native/init").glob("*.c")), package / "_init", [], STATIC)
+
+
+def embedding() -> tuple[list[str], list[str]]:
+    """Compiler and linker arguments to put the interpreter into the launcher; empty if it has no static library,
+    or is of a version whose start native/embed.c does not know."""
+    variables = sysconfig.get_config_vars()
+    library = Path(variables.get("LIBPL", "")) / variables.get("LIBRARY", "")
+    if not library.is_file() or sys.version_info[:2] > (3, 12):
+        return [], []
+    words = " ".join(str(variables.get(name) or "") for name in ("LIBS", "SYSLIBS", "MODLIBS", "LINKFORSHARED"))
+    # position-dependent, as the interpreter itself mostly is; dynamic, since it loads extension modules
+    magic = int.from_bytes(importlib.util.MAGIC_NUMBER, sys.byteorder)
+    return (
+        ["-DOCIPY_EMBED", f"-DOCIPY_MAGIC={magic}u", f"-I{sysconfig.get_path('include')}"],
+        ["-no-pie", str(library), *words.split(), "-Wl,--gc-sections", "-Wl,-z,relro,-z,now", "-s"],
+    )
 
 
 class BuildScripts(build_scripts):
     """The executable is a compiled launcher, not a script: it starts the interpreter isolated, at once."""
 
     def run(self) -> None:
-        compile_static(
-            [HERE / "native/launcher.c"],
-            Path(self.build_dir) / "ocipy",
+        target = Path(self.build_dir) / "ocipy"
+        defines = [
             f'-DOCIPY_PYTHON="{os.path.realpath(sys.executable)}"',
             f'-DOCIPY_PYVER="{sys.version_info.major}.{sys.version_info.minor}"',
-            '-DOCIPY_MODULE="ocipy.boot"',
-        )
+        ]
+        launcher = HERE / "native/launcher.c"
+        more, libraries = embedding()
+        if more:
+            try:
+                compile_program([launcher, HERE / "native/embed.c"], target, [*defines, *more], libraries)
+                return
+            except subprocess.CalledProcessError:
+                print("the interpreter can't be embedded: the launcher will execute it", file=sys.stderr)
+        compile_program([launcher], target, defines, STATIC)
 
     def get_outputs(self) -> list[str]:
         return [str(Path(self.build_dir) / "ocipy")]

@@ -13,12 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-SCRIPT = """
+SCRIPT = """\
 echo "host name:     $(hostname)"
-echo "pid of sh:     $$"
-echo "processes:     $(ps | tail -n +2 | wc -l), of $(ls -d /host 2>/dev/null || echo a root of its own)"
-for f in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do
-    [ -r "$f" ] && echo "memory limit:  $(($(cat "$f") >> 20)) MiB"
+echo "pid 1:         $(cat /proc/1/comm), and this shell's pid is $$"
+for file in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do
+    [ -r "$file" ] && echo "memory limit:  $(($(cat "$file") >> 20)) MiB"
 done
 exit 7
 """
@@ -33,8 +32,9 @@ def make_bundle(path: Path) -> None:
     for name in ("bin", "dev", "proc", "sys", "tmp"):
         (root / name).mkdir(parents=True)
     shutil.copy(busybox, root / "bin/busybox")
-    for name in ("sh", "hostname", "ps", "tail", "wc", "cat", "ls", "echo"):
+    for name in ("sh", "hostname", "cat"):
         (root / "bin" / name).symlink_to("busybox")
+    (root / "demo.sh").write_text(SCRIPT)
 
 
 def configure(path: Path, ocipy: str) -> None:
@@ -43,10 +43,11 @@ def configure(path: Path, ocipy: str) -> None:
     file = path / "config.json"
     config = json.loads(file.read_text())
     config["process"]["terminal"] = False
-    config["process"]["args"] = ["sh", "-c", SCRIPT]
+    config["process"]["args"] = ["sh", "/demo.sh"]
     config["hostname"] = "ocipy-demo"
     config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
-    config["linux"]["namespaces"].append({"type": "cgroup"})
+    if {"type": "cgroup"} not in config["linux"]["namespaces"]:
+        config["linux"]["namespaces"].append({"type": "cgroup"})
     file.write_text(json.dumps(config, indent=2))
 
 

@@ -14,9 +14,13 @@
  *   OCIPY_PYTHON  the interpreter to use where there is none beside the executable ("/usr/bin/python3.11")
  *   OCIPY_PYVER   the version that both must have ("3.11"): extension modules and .pyc files depend on it
  *   OCIPY_SITE    the directory of last resort that has the package (none if empty)
- *   OCIPY_MODULE  the module whose main() is to be run */
+ *   OCIPY_MODULE  the module whose main() is to be run
+ *   OCIPY_EMBED   defined if embed.c is linked, which starts faster where it can */
 #define _GNU_SOURCE
+#include "launcher.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,9 +33,6 @@
 #endif
 #ifndef OCIPY_SITE
 #define OCIPY_SITE ""
-#endif
-#ifndef OCIPY_MODULE
-#define OCIPY_MODULE "ocipy.cli.main"
 #endif
 
 /* sys.argv is ['-c', SITE..., NAME, ARGUMENT...] when this runs; it is compiled at each start. The site
@@ -94,6 +95,25 @@ static int find_site(char *site, const char *prefix) {
     return *OCIPY_SITE && path(site, "%s", OCIPY_SITE) && has_package(site);
 }
 
+#ifdef OCIPY_EMBED
+/* With the interpreter inside of this executable, if that is the one to use, and the package has a pack. */
+static void try_embedded(const char *python, const char *site, const char *more, int argc, char **argv) {
+    char file[PATH_MAX], real[PATH_MAX];
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--debug") == 0)
+            return; /* tracebacks with line numbers, which the pack does not have */
+    if (!realpath(python, real) || strcmp(real, OCIPY_PYTHON) || !path(file, "%s/ocipy/_pack.bin", site))
+        return;
+    int pack = open(file, O_RDONLY | O_CLOEXEC);
+    if (pack < 0)
+        return;
+    int code = embed(python, site, more, pack, argc, argv);
+    if (code >= 0)
+        _exit(code);
+    close(pack);
+}
+#endif
+
 int main(int argc, char **argv) {
     static char prefix[PATH_MAX], site[PATH_MAX], python[PATH_MAX];
     if (argc > 0 && argv[0][0])
@@ -115,12 +135,15 @@ int main(int argc, char **argv) {
         path(python, "%s", OCIPY_PYTHON);
 
     int debian = strncmp(python, "/usr/", 5) == 0 && strcmp(site, DEBIAN_SITE) && access(DEBIAN_SITE, F_OK) == 0;
-    static char code[sizeof CODE + sizeof UNDO_LC_CTYPE];
-    snprintf(code, sizeof code, CODE, getenv("LC_CTYPE") ? "" : UNDO_LC_CTYPE, 2 + debian, 2 + debian);
     /* CPython takes these two for its own path even under -I, looks for a pyvenv.cfg there, and for the
      * standard library where that says. Everything else in the environment is passed on. */
     unsetenv("PYTHONEXECUTABLE");
     unsetenv("__PYVENV_LAUNCHER__");
+#ifdef OCIPY_EMBED
+    try_embedded(python, site, debian ? DEBIAN_SITE : "", argc, argv);
+#endif
+    static char code[sizeof CODE + sizeof UNDO_LC_CTYPE];
+    snprintf(code, sizeof code, CODE, getenv("LC_CTYPE") ? "" : UNDO_LC_CTYPE, 2 + debian, 2 + debian);
     char **args = calloc((size_t)argc + 11, sizeof *args);
     if (!args)
         fail("out of memory");

@@ -1,20 +1,20 @@
-"""Starts the installed command with its modules taken from one file.
+"""Runs a command in the interpreter that is embedded in the launcher (``native/embed.c``).
 
-Some forty small modules are on the path of a command that an engine calls. Found, opened and read one by one
-they cost two milliseconds, as much as the kernel's work for the container; ``_pack.bin`` has the code of all of
-them, without docstrings. It is made when the package is built, for the interpreter that builds it (see
-``tools/make_pack.py``); where it is missing, or for another interpreter, the modules are imported as usual.
+Only the core of the interpreter is initialized: there are its built-in modules, and no ``sys.path``, no ``open``, no
+text streams. Some forty small modules are on the path of a command that an engine calls; found, opened and read
+one by one they would cost as much as the kernel's work for the container. ``_pack.bin`` has the code of all of them,
+stripped of docstrings and line numbers, with the code of this module at its head (``tools/make_pack.py``). Whatever
+else is imported completes the initialization first, and then comes from files as usual.
 """
 
 from __future__ import annotations
 
+import posix
 import sys
 from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import MAGIC_NUMBER
+from _imp import create_dynamic, exec_dynamic, extension_suffixes
 from gc import disable
 from marshal import loads
-
-from ocipy import _os as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,47 +22,125 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class _Pack:
-    """A finder and loader of the packed modules."""
+class Pack:
+    """A finder and loader of the packed modules.
 
-    def __init__(self, directory: str, codes: dict[str, tuple[bool, bytes]]) -> None:
-        self.directory = directory
-        self.codes = codes
+    Args:
+        site: the directory that the package is in.
+        fd: the pack.
+    """
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
-        found = self.codes.get(name)
+    def __init__(self, site: str, fd: int) -> None:
+        self.site = site
+        self.fd = fd
+        boot = int.from_bytes(posix.pread(fd, 4, 4), sys.byteorder)
+        size = int.from_bytes(posix.pread(fd, 4, 8 + boot), sys.byteorder)
+        self.base = 12 + boot + size
+        #: name -> (is a package, offset, size)
+        self.index: dict[str, tuple[bool, int, int]] = loads(posix.pread(fd, size, 12 + boot))
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        found = self.index.get(name)
         if found is None:
             return None
-        place = f"{self.directory}/{name.replace('.', '/')}"
-        spec = ModuleSpec(name, self, origin=f"{place}/__init__.py" if found[0] else f"{place}.py", is_package=found[0])  # type: ignore[arg-type]
-        spec.has_location = True
-        if found[0]:
-            spec.submodule_search_locations = [place]
+        place = f"{self.site}/{name.replace('.', '/')}"
+        if not found[0]:
+            return ModuleSpec(name, self, origin=f"{place}.py")  # type: ignore[arg-type]
+        spec = ModuleSpec(name, self, origin=f"{place}/__init__.py", is_package=True)  # type: ignore[arg-type]
+        spec.submodule_search_locations = [place]  # for what is not in the pack
         return spec
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+    def create_module(self, spec: ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        code: CodeType = loads(self.codes[module.__name__][1])
+        assert module.__spec__ is not None
+        _, offset, size = self.index[module.__name__]
+        code: CodeType = loads(posix.pread(self.fd, size, self.base + offset))
+        module.__file__ = module.__spec__.origin
         exec(code, module.__dict__)
 
 
-def install() -> None:
-    """Take the modules from the pack, if it fits."""
-    package = os.dirname(__file__)
-    try:
-        data = os.read_bytes(f"{package}/_pack.bin")
-    except OSError:
-        return
-    if data.startswith(MAGIC_NUMBER):
-        sys.meta_path.insert(0, _Pack(os.dirname(package), loads(data[len(MAGIC_NUMBER) :])))  # type: ignore[arg-type]
+class Extensions:
+    """A finder and loader of the few extension modules on that path: the package's, cffi's and the library's."""
+
+    NAMES = frozenset(("_cffi_backend", "_json", "fcntl", "ocipy._native", "ocipy._seccomp", "select", "_struct"))
+
+    def __init__(self, directories: list[str]) -> None:
+        self.directories = directories
+        self.suffixes = extension_suffixes()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name in self.NAMES:
+            for directory in self.directories:
+                for suffix in self.suffixes:
+                    file = f"{directory}/{name.replace('.', '/')}{suffix}"
+                    try:
+                        posix.stat(file)
+                    except OSError:
+                        continue
+                    return ModuleSpec(name, self, origin=file)  # type: ignore[arg-type]
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        return create_dynamic(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec_dynamic(module)
 
 
-def main() -> None:
-    """Run the command line."""
+class Rest:
+    """The finder of all else: it completes the interpreter, whose own finders are then asked next."""
+
+    def __init__(self, sites: list[str], argv: list[str]) -> None:
+        self.sites = sites
+        self.argv = argv
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if self.sites:
+            import _ocipy_launcher  # built into the executable
+
+            sites, self.sites = self.sites, []
+            _ocipy_launcher.complete()
+            sys.path += sites
+            sys.argv = self.argv
+
+
+class Stream:
+    """Standard output or error until there are text streams; unbuffered."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def write(self, text: str) -> int:
+        data = text.encode(errors="surrogateescape")
+        while data:
+            data = data[posix.write(self.fd, data) :]
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def main(module: str, site: str, more: str, argv: list[str], fd: int) -> None:
+    """Run the ``main`` of a module.
+
+    Args:
+        module: its name.
+        site: the directory that the package is in.
+        more: another directory with packages, or "".
+        argv: the command line.
+        fd: the pack.
+    """
     disable()  # a collection would find nothing in a process that lives for milliseconds
-    install()
-    from ocipy.cli.main import main
+    sites = [site, more] if more else [site]
+    sys.argv = argv
+    sys.stdout, sys.stderr = Stream(1), Stream(2)  # type: ignore[assignment]
+    finders = [Pack(site, fd), Extensions([*sites, DYNLOAD]), Rest(sites, argv)]
+    sys.meta_path[:] = [*sys.meta_path, *finders]  # type: ignore[list-item]
+    __import__(module)
+    sys.exit(sys.modules[module].main())
 
-    main()
+
+#: where the standard library has its extension modules; set by tools/make_pack.py
+DYNLOAD = ""

@@ -1,36 +1,70 @@
-"""Writes ``_pack.bin`` into a built package: the code of its modules in one file, for ``ocipy/boot.py``."""
+"""Writes ``_pack.bin`` into a built package: the code of its modules in one file.
+
+The layout is what ``native/embed.c`` and ``ocipy/boot.py`` read: the interpreter's magic number, the size of the code
+of ``boot`` (32 bits) and that code, the size of an index and the index, and the code of the modules.
+"""
 
 from __future__ import annotations
 
+import __future__
+
+import ast
 import importlib.util
 import marshal
 import sys
+import sysconfig
 from pathlib import Path
+from types import CodeType
 
-#: loaded before the pack is
-LEFT_OUT = {"ocipy", "ocipy._os", "ocipy.boot"}
 #: not on the path of a command that an engine calls: reading them each time would cost more than it saves
 COLD = {
+    "ocipy": {"boot"},
     "ocipy.cgroups": {"devices", "explain", "oom", "stats"},
     "ocipy.cli": {"events", "explain", "list", "ps", "spec", "update", "validate"},
     "ocipy.container": {"terminal", "update"},
+    "ocipy.plan": {"words"},
     "ocipy.spec": {"defaults", "notices", "place", "text", "usual", "validate"},
 }
 
 
+def _stripped(code: CodeType) -> CodeType:
+    """Code without line numbers: a fifth of what there is to read. ``--debug`` does without the pack."""
+    consts = tuple(_stripped(const) if isinstance(const, CodeType) else const for const in code.co_consts)
+    return code.replace(co_linetable=b"", co_consts=consts)
+
+
+def _compiled(file: Path, root: Path) -> bytes:
+    tree = ast.parse(file.read_bytes())
+    # the statement would import a module of the standard library; the flag says the same
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.ImportFrom) and n.module == "__future__")]
+    if file.name == "boot.py":
+        tree.body += ast.parse(f"DYNLOAD = {sysconfig.get_config_var('DESTSHARED')!r}").body
+    flags = __future__.annotations.compiler_flag
+    name = str(file.relative_to(root))
+    return marshal.dumps(_stripped(compile(tree, name, "exec", flags=flags, dont_inherit=True, optimize=2)))
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(4, sys.byteorder) + data
+
+
 def write(package: Path) -> None:
     """Pack the modules of a package directory (``…/ocipy``) for the running interpreter."""
-    codes = {}
+    index: dict[str, tuple[bool, int, int]] = {}
+    body = b""
     for file in sorted(package.rglob("*.py")):
         parts = file.relative_to(package.parent).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)
         parent, _, last = name.rpartition(".")
-        if name in LEFT_OUT or last in COLD.get(parent, ()):
+        if last in COLD.get(parent, ()):
             continue
-        code = compile(file.read_bytes(), str(Path(*parts[:-1], file.name)), "exec", dont_inherit=True, optimize=2)
-        codes[name] = (is_package, marshal.dumps(code))
-    (package / "_pack.bin").write_bytes(importlib.util.MAGIC_NUMBER + marshal.dumps(codes))
+        code = _compiled(file, package.parent)
+        index[name] = (is_package, len(body), len(code))
+        body += code
+    boot = _compiled(package / "boot.py", package.parent)
+    head = importlib.util.MAGIC_NUMBER + _sized(boot) + _sized(marshal.dumps(index))
+    (package / "_pack.bin").write_bytes(head + body)
 
 
 if __name__ == "__main__":
