@@ -23,7 +23,7 @@ COLD = {
     "ocipy.cli": {"events", "explain", "list", "ps", "spec", "update", "validate"},
     "ocipy.container": {"terminal", "update"},
     "ocipy.plan": {"words"},
-    "ocipy.spec": {"defaults", "notices", "place", "text", "usual", "validate"},
+    "ocipy.spec": {"defaults", "notices", "place", "usual", "validate"},
 }
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil, log2
-from math import pow as power
-
 from ocipy.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -42,9 +39,11 @@ def cpu_weight(shares: int) -> int:
         return 1
     if shares >= MAX_SHARES:
         return 10000
+    from math import ceil, log2, pow  # an extension module in some builds of CPython: only who needs it pays
+
     logarithm = log2(shares)
     exponent = (logarithm * logarithm + 125 * logarithm) / 612.0 - 7.0 / 34.0
-    return ceil(power(10, exponent))
+    return ceil(pow(10, exponent))
 
 
 def cpu_max(quota: int, period: int, current: str = "max") -> str:

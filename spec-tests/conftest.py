@@ -1,0 +1,306 @@
+"""What the tests share: real bundles, the installed command, and a check that nothing is left behind.
+
+Everything here runs as root on a real kernel. The command under test is the installed ``ocipy`` (the one beside
+this interpreter, or ``$OCIPY_BIN``); the library is the installed package.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+# `python -m pytest` puts the source tree first: the package under test is the installed one
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE.parent]
+OCIPY = os.environ.get("OCIPY_BIN") or str(Path(sys.executable).parent / "ocipy")
+_numbers = itertools.count(1)
+
+#: busybox applets that the test image has, besides busybox itself
+APPLETS = (
+    "sh cat ls id hostname sleep mount ps echo env true false touch mkdir stat readlink grep head kill "
+    "umount pwd test tr wc dd mknod chown chmod rm ln cut sort printf ip ulimit nproc sync stty tty ifconfig"
+).split()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() != 0:
+        pytest.exit("the tests run real containers: they need root", returncode=4)
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system with a static busybox; tests get copies of it."""
+    busybox = shutil.which("busybox")
+    assert busybox, "busybox-static is not installed (make test installs it)"
+    root = tmp_path_factory.mktemp("image") / "rootfs"
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root", "home/user", "var/run"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(busybox, root / "bin/busybox")
+    for name in APPLETS:
+        (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
+    (root / "tmp").chmod(0o1777)
+    return root
+
+
+#: namespaces, mounts and limits of an ordinary container, as engines configure it
+BASE: dict[str, Any] = {
+    "ociVersion": "1.3.0",
+    "process": {
+        "user": {"uid": 0, "gid": 0},
+        "args": ["true"],
+        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "cwd": "/",
+        "capabilities": {
+            name: ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
+            for name in ("bounding", "effective", "permitted")
+        },
+        "noNewPrivileges": True,
+    },
+    "root": {"path": "rootfs"},
+    "hostname": "box",
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+        },
+        {
+            "destination": "/sys",
+            "type": "sysfs",
+            "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", "ro"],
+        },
+    ],
+    "linux": {
+        "namespaces": [{"type": name} for name in ("pid", "ipc", "uts", "mount", "network")],
+        "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware", "/proc/scsi"],
+        "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    },
+}
+
+
+class TestBundle:
+    """A bundle directory of a test, with its config at hand.
+
+    Attributes:
+        path: the directory.
+        config: the config; written by :meth:`save` (and by whatever runs the bundle).
+    """
+
+    __test__ = False
+
+    def __init__(self, path: Path, image: Path) -> None:
+        self.path = path
+        self.rootfs = path / "rootfs"
+        shutil.copytree(image, self.rootfs, symlinks=True)
+        self.config: dict[str, Any] = copy.deepcopy(BASE)
+
+    def args(self, *words: str) -> TestBundle:
+        """Set the program."""
+        self.config["process"]["args"] = list(words)
+        return self
+
+    def sh(self, script: str) -> TestBundle:
+        """Set the program to a shell script."""
+        return self.args("sh", "-c", script)
+
+    def save(self) -> Path:
+        """Write config.json."""
+        (self.path / "config.json").write_text(json.dumps(self.config))
+        return self.path
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path, image: Path) -> Callable[[], TestBundle]:
+    """Makes bundles in the test's directory."""
+    return lambda: TestBundle(tmp_path / f"bundle{next(_numbers)}", image)
+
+
+@pytest.fixture
+def bundle(make_bundle: Callable[[], TestBundle]) -> TestBundle:
+    """One bundle."""
+    return make_bundle()
+
+
+class Cli:
+    """The command line, with a state root of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def command(self, *words: str) -> list[str]:
+        return [OCIPY, "--root", str(self.root), *words]
+
+    def __call__(
+        self, *words: str, code: int | None = 0, input: str | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command and check its exit status (None: any)."""
+        stdin = {} if input is not None or "stdin" in options else {"stdin": subprocess.DEVNULL}
+        done = subprocess.run(
+            self.command(*words), capture_output=True, text=True, input=input, timeout=60, **stdin, **options
+        )
+        if code is not None:
+            assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def run(self, bundle: TestBundle, *flags: str, code: int | None = 0, **options: Any) -> Any:
+        """Run a bundle in the foreground."""
+        return self("run", *flags, "--bundle", str(bundle.save()), fresh_id(), code=code, **options)
+
+    def create(self, bundle: TestBundle, *flags: str, name: str = "") -> str:
+        """Create a container with its output discarded; returns the id."""
+        name = name or fresh_id()
+        words = self.command("create", *flags, "--bundle", str(bundle.save()), name)
+        # not captured: the container keeps the descriptors, and reading them would wait for its end
+        with tempfile.TemporaryFile("w+") as stderr:
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, timeout=60
+            )
+            stderr.seek(0)
+            assert done.returncode == 0, stderr.read()
+        return name
+
+    def start(self, bundle: TestBundle, *flags: str) -> str:
+        """Create and start a container; returns the id."""
+        name = self.create(bundle, *flags)
+        self("start", name)
+        return name
+
+    def state(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self("state", name).stdout)
+        return found
+
+    def wait_for(self, name: str, status: str, seconds: float = 20) -> None:
+        """Wait until a container has a status."""
+        until(lambda: self.state(name)["status"] == status, seconds, f"{name} is not {status}")
+
+
+class Mount:
+    """One line of mountinfo (proc_pid_mountinfo(5))."""
+
+    __test__ = False
+
+    def __init__(self, line: str) -> None:
+        left, _, right = line.partition(" - ")
+        _, _, self.device, self.root, self.point, options, *self.tags = left.split()
+        self.type, self.source, superblock = right.split()
+        self.options = set(options.split(","))
+        self.superblock = set(superblock.split(","))
+
+    @property
+    def propagation(self) -> set[str]:
+        """``shared``, ``master``, ``unbindable``; empty if it is private."""
+        return {tag.partition(":")[0] for tag in self.tags}
+
+
+def mounts(text: str) -> dict[str, Mount]:
+    """The mounts in a mountinfo text (other lines are skipped) by mount point; of stacked ones the topmost."""
+    found = (Mount(line) for line in text.splitlines() if " - " in line)
+    return {mount.point: mount for mount in found}
+
+
+def fresh_id() -> str:
+    """An id that no other test has."""
+    return f"ocipytest-{os.getpid()}-{next(_numbers)}"
+
+
+def until(condition: Callable[[], Any], seconds: float = 20, what: str = "") -> None:
+    """Poll for a condition; the time is a limit for a hang, not a measurement."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what or "the condition did not come true"
+        time.sleep(0.01)
+
+
+def _prefix() -> str:
+    return f"ocipytest-{os.getpid()}-"
+
+
+def cgroups_left() -> list[str]:
+    """Directories of this run's containers in any hierarchy."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if line.rpartition(" - ")[2].startswith("cgroup"):
+            for directory, names, _ in os.walk(fields[4]):
+                found += [f"{directory}/{name}" for name in names if name.startswith(_prefix())]
+    return found
+
+
+def processes_left(path: Path) -> list[str]:
+    """Processes whose root is below a directory, and helpers of this run that wait in a container."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            root = os.readlink(entry / "root")
+            # not dead already: a zombie has no root, but is not ours to reap
+            if root.startswith(str(path)):
+                found.append(f"{entry.name}: {(entry / 'cmdline').read_bytes()!r}")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """The command under test. Whatever the test leaves is removed, and is a failure of the test if no
+    container of its own explains it."""
+    command = Cli(tmp_path / "state")
+    yield command
+    names = sorted(p.name for p in command.root.iterdir()) if command.root.exists() else []
+    for name in names:
+        command("delete", "--force", name)
+    assert nothing_left(tmp_path) == []
+
+
+def nothing_left(path: Path) -> list[str]:
+    """What is left of containers whose bundles are below a directory: cgroups, mounts, processes, state."""
+    for _ in range(50):  # a killed process takes a moment to be gone
+        left = processes_left(path)
+        if not left:
+            break
+        time.sleep(0.02)
+    left += cgroups_left()
+    left += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {path}/" in line]
+    state = path / "state"
+    left += [str(p) for p in state.iterdir()] if state.exists() else []
+    return left
+
+
+def end(pid: int) -> None:
+    """Kill a process that the test started itself."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
