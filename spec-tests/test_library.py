@@ -1,0 +1,258 @@
+"""The Python library: what docs/library.md promises, in a program with threads, memory and signal handlers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import TestBundle, fresh_id, nothing_left, until
+
+from ocipy import Bundle, Container, Error
+from ocipy.container.create import CreateOptions
+from ocipy.errors import ConfigError, LaunchError, StateError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[str]:
+    """A state directory. After the test nothing is left: no container, descriptor or child."""
+    before = descriptors()
+    yield str(tmp_path / "state")
+    assert nothing_left(tmp_path) == []
+    assert descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def descriptors() -> dict[str, str]:
+    """Open descriptors by what they are, but for the one sealed helper that is kept."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if "ocipy-init" not in target and not target.startswith(("/proc/", "/tmp/pytest")):
+            found[name] = target
+    return found
+
+
+def output(bundle: TestBundle, root: str, **options: object) -> tuple[str, int | None]:
+    """What a container prints, and its exit status."""
+    reader, writer = os.pipe()
+    create = CreateOptions(stdio=(0, writer, writer), **options)  # type: ignore[arg-type]
+    with Container.run(fresh_id(), Bundle(str(bundle.save())), root=root, options=create) as container:
+        os.close(writer)
+        with open(reader) as file:
+            return file.read(), container.wait(30)
+
+
+def test_life(bundle: TestBundle, root: str) -> None:
+    """create, start, wait, delete, and the status in between."""
+    bundle.sh("exit 7").save()
+    name = fresh_id()
+    container = Container.create(name, Bundle(str(bundle.path)), root=root)
+    assert container.status == "created"
+    assert container.init is not None
+    assert container.state()["pid"] == container.init.pid
+    container.start()
+    assert container.wait(30) == 7
+    assert container.wait() == 7  # again
+    assert container.status == "stopped"
+    container.delete()
+    with pytest.raises(StateError, match="does not exist"):
+        Container.load(name, root=root)
+
+
+def test_context_manager_ends_it(bundle: TestBundle, root: str) -> None:
+    """Leaving the context kills and deletes; so does an exception."""
+    bundle.args("sleep", "60").save()
+    with pytest.raises(KeyError), Container.run(fresh_id(), str(bundle.path), root=root) as container:
+        assert container.status == "running"
+        raise KeyError
+
+
+def test_exit_by_signal(bundle: TestBundle, root: str) -> None:
+    """128 + n."""
+    bundle.args("sleep", "60").save()
+    with Container.run(fresh_id(), str(bundle.path), root=root) as container:
+        with pytest.raises(TimeoutError):
+            container.wait(0.01)
+        container.kill(signal.SIGKILL)
+        assert container.wait(30) == 137
+
+
+def test_output_and_descriptors(bundle: TestBundle, root: str) -> None:
+    """stdio goes where it was sent, and the program has nothing above it but what was preserved."""
+    assert output(bundle.sh("echo to stdout; echo to stderr >&2"), root) == ("to stdout\nto stderr\n", 0)
+    read, write = os.pipe()
+    text, _ = output(bundle.sh("echo kept >&3; ls /proc/self/fd"), root, preserve_fds=(write,))
+    os.close(write)
+    with open(read) as file:
+        assert file.read() == "kept\n"
+    assert text.split() == ["0", "1", "2", "3", "4"]  # 4 is what ls reads the directory by
+
+
+def test_exec(bundle: TestBundle, root: str) -> None:
+    """A further process: its status, its output, and errors that are exceptions."""
+    bundle.args("sleep", "60").save()
+    reader, writer = os.pipe()
+    with Container.run(fresh_id(), str(bundle.path), root=root) as container:
+        process = container.exec(["sh", "-c", "hostname; exit 5"], stdio=(0, writer, 2))
+        os.close(writer)
+        with open(reader) as file:
+            assert file.read() == "box\n"
+        assert process.wait(30) == 5
+        with pytest.raises(LaunchError, match="executable file not found") as caught:
+            container.exec(["no-such-program"])
+        assert caught.value.code == "executable-not-found"
+        with pytest.raises(ConfigError):
+            container.exec([])
+
+
+def test_errors_are_typed(bundle: TestBundle, root: str) -> None:
+    """Each failure has a class, a code and the place in the config."""
+    bundle.config["mounts"].append({"destination": "/x", "source": "/no/such", "options": ["bind"]})
+    with pytest.raises(LaunchError) as caught:
+        Container.create(fresh_id(), str(bundle.save()), root=root)
+    assert isinstance(caught.value, Error)
+    assert caught.value.config_path == f"$.mounts[{len(bundle.config['mounts']) - 1}].source"
+    assert (caught.value.syscall, caught.value.errno) == ("open_tree", 2)
+    bundle.config["mounts"].pop()
+    bundle.config["process"]["args"] = 7
+    assert [fault.config_path for fault in Bundle(str(bundle.save())).validate()] == ["$.process.args"]
+    with pytest.raises(ConfigError):
+        _ = Bundle(str(bundle.path)).spec
+
+
+def test_load_from_elsewhere(bundle: TestBundle, root: str) -> None:
+    """A container that another process made can be seen, signalled and deleted; its status is its parent's."""
+    bundle.args("sleep", "60").save()
+    name = fresh_id()
+    code = f"from ocipy import Container; Container.run({name!r}, {str(bundle.path)!r}, root={root!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd="/")
+    container = Container.load(name, root=root)
+    assert container.status == "running"
+    container.kill(signal.SIGKILL)
+    assert container.wait(30) is None
+    container.delete()
+
+
+def test_threads(make_bundle: object, root: str) -> None:
+    """Several threads run containers at once; each gets its own exit status."""
+    bundles = [make_bundle().sh(f"exit {number}") for number in range(8)]  # type: ignore[operator]
+    for one in bundles:
+        one.save()
+
+    def lives(number: int) -> list[int | None]:
+        codes = []
+        for _ in range(5):
+            with Container.run(fresh_id(), str(bundles[number].path), root=root) as container:
+                codes.append(container.wait(60))
+        return codes
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lives, range(8))) == [[number] * 5 for number in range(8)]
+
+
+def test_same_id_from_two_threads(bundle: TestBundle, root: str) -> None:
+    """One of them makes it, the others are told that it exists."""
+    bundle.args("sleep", "60").save()
+    name = fresh_id()
+    made, refused = [], []
+    barrier = threading.Barrier(4)
+
+    def attempt() -> None:
+        barrier.wait()
+        try:
+            made.append(Container.create(name, str(bundle.path), root=root))
+        except StateError as error:
+            refused.append(error.code)
+
+    threads = [threading.Thread(target=attempt) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert refused == ["container-exists"] * 3
+    made[0].delete(force=True)
+
+
+@pytest.mark.parametrize("action", ["SIG_IGN", "SIG_DFL"])
+def test_sigchld_of_the_program(bundle: TestBundle, root: str, action: str) -> None:
+    """A program that ignores SIGCHLD may miss the exit status (the kernel reaps), and otherwise works."""
+    bundle.sh("exit 3").save()
+    code = f"""
+        import signal
+        from ocipy import Container
+        signal.signal(signal.SIGCHLD, signal.{action})
+        with Container.run({fresh_id()!r}, {str(bundle.path)!r}, root={root!r}) as container:
+            print(container.wait(30))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, text=True, timeout=60, cwd="/"
+    )
+    assert done.stdout in (("3\n", "None\n") if action == "SIG_IGN" else ("3\n",))
+
+
+def test_nothing_of_the_program_gets_in(bundle: TestBundle, root: str) -> None:
+    """Its descriptors, its ignored and blocked signals and its environment stay outside."""
+    script = "ls /proc/self/fd; grep -E 'Sig(Blk|Ign)' /proc/self/status; env"
+    inheritable = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(inheritable, True)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    ignored = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        text, _ = output(bundle.sh(script), root)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGUSR2, ignored)
+        os.close(inheritable)
+    assert text.split()[:4] == ["0", "1", "2", "3"]  # 3 is what ls reads the directory by
+    assert "SigBlk:\t0000000000000000" in text
+    assert "SigIgn:\t0000000000000000" in text
+    assert "PYTEST_CURRENT_TEST" not in text
+
+
+def test_create_from_a_large_process(bundle: TestBundle, root: str) -> None:
+    """The memory of the calling process is neither copied nor charged: a small limit is enough."""
+    heap = bytearray(256 << 20)
+    heap[:: 4096] = b"x" * len(heap[:: 4096])
+    bundle.args("true").config["linux"]["resources"] = {"memory": {"limit": 4 << 20}}
+    with Container.run(fresh_id(), str(bundle.save()), root=root) as container:
+        assert container.wait(30) == 0
+    del heap
+
+
+def test_timings(bundle: TestBundle, root: str) -> None:
+    """A microsecond count per operation up to the wait for start."""
+    bundle.args("true").save()
+    with Container.run(fresh_id(), str(bundle.path), root=root, options=CreateOptions(timings=True)) as container:
+        assert len(container.timings) > 20
+        assert sum(container.timings) > 0
+
+
+def test_pause_update_stats_pids(bundle: TestBundle, root: str) -> None:
+    """The cgroup side of the library."""
+    bundle.args("sleep", "60").save()
+    with Container.run(fresh_id(), str(bundle.path), root=root) as container:
+        container.pause()
+        assert container.status == "paused"
+        with pytest.raises(StateError):
+            container.pause()
+        container.resume()
+        until(lambda: container.status == "running")
+        container.update({"pids": {"limit": 33}})
+        assert container.stats()["pids"]["limit"] == 33
+        assert container.init is not None
+        assert container.pids() == [container.init.pid]
+        with pytest.raises(ConfigError):
+            container.update({"pids": {"limit": "many"}})
