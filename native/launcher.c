@@ -104,9 +104,15 @@ static void try_embedded(const char *python, const char *site, const char *more,
             return; /* tracebacks with line numbers, which the pack does not have */
     if (!realpath(python, real) || strcmp(real, OCIPY_PYTHON) || !path(file, "%s/ocipy/_pack.bin", site))
         return;
-    int pack = open(file, O_RDONLY | O_CLOEXEC);
-    if (pack < 0)
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
         return;
+    /* out of the way of --preserve-fds, and of standard descriptors that the caller has closed */
+    int pack = fcntl(fd, F_DUPFD_CLOEXEC, 256);
+    if (pack < 0)
+        pack = fd;
+    else
+        close(fd);
     int code = embed(python, site, more, pack, argc, argv);
     if (code >= 0)
         _exit(code);

@@ -43,7 +43,7 @@ class Pack:
         found = self.index.get(name)
         if found is None:
             return None
-        place = f"{self.site}/{name.replace('.', '/')}"
+        place = f"{self.site if name.startswith('ocipy') else STDLIB}/{name.replace('.', '/')}"
         if not found[0]:
             return ModuleSpec(name, self, origin=f"{place}.py")  # type: ignore[arg-type]
         spec = ModuleSpec(name, self, origin=f"{place}/__init__.py", is_package=True)  # type: ignore[arg-type]
@@ -142,5 +142,5 @@ def main(module: str, site: str, more: str, argv: list[str], fd: int) -> None:
     sys.exit(sys.modules[module].main())
 
 
-#: where the standard library has its extension modules; set by tools/make_pack.py
-DYNLOAD = ""
+#: where the standard library and its extension modules are; set by tools/make_pack.py
+STDLIB, DYNLOAD = "", ""

@@ -88,6 +88,23 @@ def test_other_imports_complete_the_interpreter(prefix: Path) -> None:
     assert os.path.realpath(found["executable"]) == PYTHON
 
 
+def test_codecs_before_the_interpreter_is_complete(prefix: Path) -> None:
+    """A text that can't be decoded looks a codec up: in the core, and the interpreter is completed after that."""
+    pack(prefix, """
+import sys
+def main():
+    try:
+        b"\\xff".decode("utf-8")
+    except UnicodeDecodeError as error:
+        sys.stdout.write(f"{error.start}\\n")
+    import json, encodings.latin_1
+    print(json.dumps("é".encode("latin-1").decode("latin-1"), ensure_ascii=False))
+    return 0
+""")
+    done = run(prefix)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '0\n"é"\n', "")
+
+
 def test_environment_has_no_influence(prefix: Path, tmp_path: Path) -> None:
     """Not a PYTHON* variable, nor the module of a directory that one names, nor the working directory."""
     pack(prefix, MAIN)

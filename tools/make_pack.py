@@ -27,6 +27,11 @@ COLD = {
 }
 
 
+#: of the standard library: the first text that can't be decoded looks its codec up, and the codecs can't be
+#: imported from files before the interpreter is completed, which takes codecs
+CODECS = ("encodings/__init__.py", "encodings/aliases.py", "encodings/utf_8.py")
+
+
 def _stripped(code: CodeType) -> CodeType:
     """Code without line numbers: a fifth of what there is to read. ``--debug`` does without the pack."""
     consts = tuple(_stripped(const) if isinstance(const, CodeType) else const for const in code.co_consts)
@@ -38,7 +43,8 @@ def _compiled(file: Path, root: Path) -> bytes:
     # the statement would import a module of the standard library; the flag says the same
     tree.body = [n for n in tree.body if not (isinstance(n, ast.ImportFrom) and n.module == "__future__")]
     if file.name == "boot.py":
-        tree.body += ast.parse(f"DYNLOAD = {sysconfig.get_config_var('DESTSHARED')!r}").body
+        places = sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")
+        tree.body += ast.parse(f"STDLIB, DYNLOAD = {places!r}").body
     flags = __future__.annotations.compiler_flag
     name = str(file.relative_to(root))
     return marshal.dumps(_stripped(compile(tree, name, "exec", flags=flags, dont_inherit=True, optimize=2)))
@@ -52,14 +58,17 @@ def write(package: Path) -> None:
     """Pack the modules of a package directory (``…/ocipy``) for the running interpreter."""
     index: dict[str, tuple[bool, int, int]] = {}
     body = b""
-    for file in sorted(package.rglob("*.py")):
-        parts = file.relative_to(package.parent).with_suffix("").parts
+    library = Path(sysconfig.get_path("stdlib"))
+    files = [(file, package.parent) for file in sorted(package.rglob("*.py"))]
+    files += [(library / name, library) for name in CODECS]
+    for file, root in files:
+        parts = file.relative_to(root).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)
         parent, _, last = name.rpartition(".")
         if last in COLD.get(parent, ()):
             continue
-        code = _compiled(file, package.parent)
+        code = _compiled(file, root)
         index[name] = (is_package, len(body), len(code))
         body += code
     boot = _compiled(package / "boot.py", package.parent)
