@@ -54,7 +54,7 @@ int diagnose_exec(struct ctx *c, const char *path, int error) {
         return failf(c, NULL, -ENOENT, "exec: \"%s\": %s, %s: no such file or directory", path, what, shown);
     }
     if (!error) return 0;
-    return failf(c, NULL, -error, "exec: \"%s\": %s", path, error == ENOEXEC ? "exec format error" : strerrordesc_np(error));
+    return failf(c, NULL, -error, "exec: \"%s\": %s", path, words(error));
 }
 
 static int usable(const char *path) {
@@ -110,8 +110,7 @@ int op_lookup(struct ctx *c, struct rd *r) {
     if (strchr(name, '/')) {
         int e = usable(name);
         if (e == EACCES || e == EPERM) return failf(c, NULL, -e, "exec: \"%s\": permission denied", name);
-        if (e) return failf(c, NULL, -e, "exec: \"%s\": stat %s: %s", name, name,
-                            e == EISDIR ? "is a directory" : e == ENOENT ? "no such file or directory" : strerrordesc_np(e));
+        if (e) return failf(c, NULL, -e, "exec: \"%s\": stat %s: %s", name, name, words(e));
         c->path = name;
     } else if (!(c->path = lookup(c, name, dirs))) {
         return strstr(c->text, "denied") ? -EACCES : -ENOENT;
@@ -133,6 +132,8 @@ static void deadly(bool on) {
 int op_wait_start(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int e = keep_only(c, s);
+    if (e < 0) return e;
     deadly(true);
     for (;;) {
         c->sock = accept4(*s, NULL, NULL, SOCK_CLOEXEC);
@@ -140,9 +141,9 @@ int op_wait_start(struct ctx *c, struct rd *r) {
             if (errno == EINTR || errno == ECONNABORTED) continue;
             return fail(c, "accept4");
         }
-        static char state[128 << 10];
+        static char state[STATE_MAX];
         struct msg m;
-        int e = msg_recv(c, &m, state, sizeof state);
+        e = msg_recv(c, &m, state, sizeof state);
         if (e == 0 && m.type == MSG_START) {
             if (m.size) {
                 c->state = state;

@@ -33,7 +33,8 @@ static int attend(int pidfd, int out, int64_t timeout_ms, char *text, size_t siz
         if (p[1].revents) {
             bool room = used < size - 1;
             n = read(out, room ? text + used : drop, room ? size - 1 - used : sizeof drop);
-            if (n > 0 && room) used += (size_t)n;
+            for (ssize_t i = 0; room && i < n; i++, used++)
+                if (!text[used]) text[used] = ' ';
             text[used] = 0;
         }
         if (n > 0) continue; /* what it wrote before it ended is still to be read */
@@ -71,8 +72,9 @@ int op_hook(struct ctx *c, struct rd *r) {
         dup2(in, 0);
         dup2(pipes[1], 1);
         dup2(pipes[1], 2);
+        syscall(SYS_close_range, 3u, ~0u, 0u); /* what is preserved is for the program */
         execve(path, args, env);
-        dprintf(2, "%s: %s\n", path, strerrordesc_np(errno));
+        dprintf(2, "%s: %s\n", path, words(errno));
         _exit(127);
     }
     close(in);

@@ -20,10 +20,11 @@
 #define MAX_SLOTS 512
 #define MAX_OPS 4096
 #define TEXT_MAX 4096
+#define STATE_MAX (1 << 20) /* bytes of a container's state: of .bss, so unused ones cost nothing */
 #define NO_OP 0xffffffffu
 
 /* Messages on the SOCK_SEQPACKET channel; ocipy/container/channel.py has the other half. */
-enum msg_type { MSG_SYNC = 1, MSG_FORKED = 2, MSG_READY = 3, MSG_ERROR = 4, MSG_ACK = 5, MSG_START = 6 };
+enum msg_type { MSG_SYNC = 1, MSG_FORKED = 2, MSG_READY = 3, MSG_ERROR = 4, MSG_ACK = 5, MSG_START = 6, MSG_PART = 7 };
 
 struct msg {
     uint32_t type;
@@ -39,7 +40,7 @@ struct ctx {
     int proc;   /* O_PATH of a verified procfs */
     int root;   /* O_PATH of the container's root, once bound or entered */
     int null;   /* O_PATH of the verified /dev/null of the host */
-    int empty;  /* a detached read-only tmpfs, cloned for every masked directory */
+    int empty;  /* a read-only tmpfs, once it covers a masked directory */
     int tty;    /* pty slave, once made */
     uint32_t op;
     uint32_t fault; /* operation that must fail (fault injection), or NO_OP */
@@ -68,11 +69,13 @@ int *slot(struct ctx *c, uint32_t index);                  /* NULL if out of ran
 void *arena(size_t size);                                  /* bump allocation from a fixed mapping; NULL if full */
 
 /* --- reporting --- */
+const char *words(int error); /* "no such file or directory"; valid until the next call */
 int fail(struct ctx *c, const char *syscall); /* -errno */
 int failf(struct ctx *c, const char *syscall, int e, const char *format, ...) /* e, a negative errno */
     __attribute__((format(printf, 4, 5)));
 int msg_send(struct ctx *c, uint32_t type, int32_t value, const void *text, size_t size, int fd);
 int msg_recv(struct ctx *c, struct msg *m, char *text, size_t size);
+int keep_only(struct ctx *c, int *fd); /* closes all of ours but one */
 int msg_await(struct ctx *c, uint32_t type, const char **text, size_t *size); /* ACK, most often */
 
 /* --- system calls glibc 2.36 has no wrapper for, or an unsuitable one --- */
@@ -93,6 +96,7 @@ int chmod_fd(struct ctx *c, int fd, mode_t mode);
 
 int late_attr(struct ctx *c, int fd, uint64_t set); /* MOUNT_ATTR_* on an attached mount, before 5.12 */
 int write_all(int fd, const char *data, size_t size);
+int set_groups(struct ctx *c, size_t count, const gid_t *groups);
 int diagnose_exec(struct ctx *c, const char *path, int error);
 
 #define OCIPY_DECLARE(number, name, handler) int handler(struct ctx *c, struct rd *r);

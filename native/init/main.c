@@ -109,6 +109,15 @@ int failf(struct ctx *c, const char *syscall, int e, const char *format, ...) {
     return e;
 }
 
+/* As error messages of Go and of Python's side have it, and as engines look for it: without a capital. */
+const char *words(int error) {
+    static char text[128];
+    const char *known = strerrordesc_np(error);
+    snprintf(text, sizeof text, "%s", known ? known : "unknown error");
+    if (text[0] >= 'A' && text[0] <= 'Z') text[0] += 'a' - 'A';
+    return text;
+}
+
 static void report(struct ctx *c, int e) {
     char text[TEXT_MAX + 64];
     int n = snprintf(text, sizeof text, "%s%c%s", c->syscall ? c->syscall : "", 0, c->text);

@@ -146,14 +146,17 @@ int op_attach(struct ctx *c, struct rd *r) {
     const char *path = rd_str(r);
     unsigned flags = rd_u32(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
-    int at = mountpoint(c, path, is_dir(*s), flags);
+    int dir = is_dir(*s), at = mountpoint(c, path, dir, flags);
     if (at < 0) return at;
     int e = 0;
-    if (sys_move_mount(*s, at) < 0)
-        e = errno == ENOTDIR ? failf(c, "move_mount", -errno, "one of source and %s is a directory, the other is not", path)
-                             : fail(c, "move_mount");
+    if (sys_move_mount(*s, at) < 0) {
+        e = fail(c, "move_mount");
+        if (dir != is_dir(at)) /* EINVAL, as for much else */
+            e = failf(c, NULL, -ENOTDIR, "one of source and %s is a directory, the other is not", path);
+    }
     close(at);
     if (e == 0 && late_set[index]) e = late_attr(c, *s, late_set[index]);
+    late_set[index] = 0;
     if (e == 0 && (flags & ATTACH_OVER_ROOT)) {
         /* a mount on "/" is the root from now on */
         close(c->root);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -28,23 +29,30 @@ int msg_send(struct ctx *c, uint32_t type, int32_t value, const void *text, size
     return 0;
 }
 
-/* One message; -EPIPE at the end of the channel. The text is NUL-terminated. */
+/* One message; -EPIPE at the end of the channel. The text, which comes in parts if it is long (a datagram is limited
+ * by the sender's buffer), is NUL-terminated. */
 int msg_recv(struct ctx *c, struct msg *m, char *text, size_t size) {
-    struct iovec v[2] = {{m, sizeof *m}, {text, size - 1}};
-    struct msghdr h = {.msg_iov = v, .msg_iovlen = 2};
-    ssize_t n;
-    do n = recvmsg(c->sock, &h, 0);
-    while (n < 0 && errno == EINTR);
-    if (n < 0) return fail(c, "recvmsg");
-    if (n == 0) return -EPIPE;
-    if ((size_t)n < sizeof *m || m->size > size - 1 || (size_t)n != sizeof *m + m->size) return -EPROTO;
-    text[m->size] = 0;
+    size_t used = 0;
+    do {
+        struct iovec v[2] = {{m, sizeof *m}, {text + used, size - 1 - used}};
+        struct msghdr h = {.msg_iov = v, .msg_iovlen = 2};
+        ssize_t n;
+        do n = recvmsg(c->sock, &h, 0);
+        while (n < 0 && errno == EINTR);
+        if (n < 0) return fail(c, "recvmsg");
+        if (n == 0) return -EPIPE;
+        if (h.msg_flags & MSG_TRUNC) return failf(c, "recvmsg", -EMSGSIZE, "the state, with annotations, is over %zu bytes", size);
+        if ((size_t)n < sizeof *m || (size_t)n != sizeof *m + m->size) return -EPROTO;
+        used += m->size;
+    } while (m->type == MSG_PART);
+    m->size = (uint32_t)used;
+    text[used] = 0;
     return 0;
 }
 
 /* Waits for a message of a type; its text stays in a buffer that the next one overwrites. */
 int msg_await(struct ctx *c, uint32_t type, const char **text, size_t *size) {
-    static char buffer[128 << 10];
+    static char buffer[STATE_MAX];
     struct msg m;
     int e = msg_recv(c, &m, buffer, sizeof buffer);
     if (e == -EPIPE) _exit(125); /* who created us is gone: so is this container */
@@ -95,16 +103,29 @@ int op_sync(struct ctx *c, struct rd *r) {
     return 0;
 }
 
-/* ready(keep): everything but the exec is done. The creator records that and acknowledges; until then its death is ours:
- * a container whose state was never written must not live (delete --force could not find it). */
+/* Leaves none of our descriptors open but one. What waits for long, or becomes the program next, may be looked into
+ * through /proc/PID/fd by others of the same rights: they must not find the host's procfs there. */
+int keep_only(struct ctx *c, int *fd) {
+    int kept = *fd;
+    if (kept != c->base && dup3(kept, c->base, O_CLOEXEC) < 0) return fail(c, "dup3");
+    if (syscall(SYS_close_range, (unsigned)c->base + 1, ~0u, 0u) < 0) return fail(c, "close_range");
+    c->sock = c->proc = c->root = c->null = c->empty = c->tty = -1;
+    for (int i = 0; i < MAX_SLOTS; i++) c->slots[i] = -1;
+    *fd = c->base;
+    return 0;
+}
+
+/* ready(keep): everything but the exec is done. The creator records that and acknowledges; until then its death is
+ * ours: a container whose state was never written must not live (delete --force could not find it). */
 int op_ready(struct ctx *c, struct rd *r) {
     uint32_t keep = rd_u32(r);
     size_t n = c->timed ? c->op * sizeof c->times[0] : 0;
     int e = msg_send(c, MSG_READY, 0, c->times, n, -1);
     if (e < 0) return e;
-    e = msg_await(c, MSG_ACK, NULL, NULL);
-    if (keep) return e; /* an exec: no start will come, and the channel closes when the program runs */
+    if ((e = msg_await(c, MSG_ACK, NULL, NULL)) < 0) return e;
+    /* an exec: no start will come, and the channel closes when the program runs */
+    if (keep) return keep_only(c, &c->sock);
     close(c->sock);
     c->sock = -1;
-    return e;
+    return 0;
 }

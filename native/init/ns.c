@@ -19,11 +19,13 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* open_ns(slot, path, type): opened before anything is joined, while the host's paths can be reached. */
+/* open_ns(slot, path, type, file of the namespace that it must not be, or ""): opened before anything is joined,
+ * while the host's paths can be reached. */
 int op_open_ns(struct ctx *c, struct rd *r) {
     uint32_t index = rd_u32(r);
     const char *path = rd_str(r);
     int type = (int)rd_u32(r);
+    const char *other = rd_str(r);
     int *s = slot(c, index);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -34,11 +36,24 @@ int op_open_ns(struct ctx *c, struct rd *r) {
     int found = ioctl(fd, NS_GET_NSTYPE);
     if (found >= 0 && found != type) return failf(c, NULL, -EINVAL, "a namespace of another type");
     struct stat ours, theirs;
-    /* the host's own root would be pivoted, for everyone */
-    if (type == CLONE_NEWNS && stat("/proc/self/ns/mnt", &ours) == 0 && fstat(fd, &theirs) == 0 && ours.st_ino == theirs.st_ino)
-        return failf(c, NULL, -EINVAL, "the mount namespace of the runtime itself can't be the container's");
+    if (*other && stat(other, &ours) == 0 && fstat(fd, &theirs) == 0 && ours.st_ino == theirs.st_ino)
+        return failf(c, NULL, -EINVAL, "the runtime's own namespace, which the container would change");
     *s = fd;
     return 0;
+}
+
+/* The caller's groups are not the container's; once in its user namespace we may not be allowed to say so. */
+static void drop_groups(void) {
+    if (setgroups(0, NULL) < 0) return; /* no privilege, and so no group of the host's root */
+}
+
+int set_groups(struct ctx *c, size_t count, const gid_t *groups) {
+    if (setgroups(count, groups) == 0) return 0;
+    int error = errno;
+    /* denied for good in this user namespace, but there is nothing to change */
+    if (error == EPERM && count == 0 && getgroups(0, NULL) == 0) return 0;
+    errno = error;
+    return fail(c, "setgroups");
 }
 
 /* setns([slot, type] ...): who may join a namespace depends on the user namespace that owns it. One owned by
@@ -66,7 +81,10 @@ int op_setns(struct ctx *c, struct rd *r) {
                 return fail(c, "setns");
             }
         }
-        if (pass == 0 && user >= 0 && setns(user, CLONE_NEWUSER) < 0) return fail(c, "setns");
+        if (pass == 0 && user >= 0) {
+            drop_groups();
+            if (setns(user, CLONE_NEWUSER) < 0) return fail(c, "setns");
+        }
         if (pass == 0 && n && user < 0) {
             errno = EPERM;
             return fail(c, "setns");
@@ -80,6 +98,7 @@ int op_setns_pidfd(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     int flags = (int)rd_u32(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    if (flags & CLONE_NEWUSER) drop_groups();
     return setns(*s, flags) < 0 ? fail(c, "setns") : 0;
 }
 
@@ -143,7 +162,8 @@ int op_keyring(struct ctx *c, struct rd *r) {
 int op_root_ids(struct ctx *c, struct rd *r) {
     uint32_t groups = rd_u32(r); /* whether setgroups may be called: not with "deny" */
     if (setresgid(0, 0, 0) < 0) return fail(c, "setresgid");
-    if (groups && setgroups(0, NULL) < 0) return fail(c, "setgroups");
+    int e = groups ? set_groups(c, 0, NULL) : 0;
+    if (e < 0) return e;
     if (setresuid(0, 0, 0) < 0) return fail(c, "setresuid");
     return 0;
 }

@@ -61,7 +61,8 @@ int op_user(struct ctx *c, struct rd *r) {
         if (fchown(fd, uid, (gid_t)-1) < 0) continue;
     }
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) return fail(c, "prctl(PR_SET_KEEPCAPS)");
-    if (may_set_groups && setgroups(size / sizeof groups[0], groups) < 0) return fail(c, "setgroups");
+    int e = may_set_groups ? set_groups(c, size / sizeof groups[0], groups) : 0;
+    if (e < 0) return e;
     if (setresgid(gid, gid, gid) < 0) return fail(c, "setresgid");
     if (setresuid(uid, uid, uid) < 0) return fail(c, "setresuid");
     return 0;

@@ -46,17 +46,18 @@ int op_propagation(struct ctx *c, struct rd *r) {
 }
 
 /* pivot_root refuses a new root whose parent mount is shared; find that mount by walking up, since only a
- * mount point takes a propagation change (anything else answers EINVAL). */
-static int parent_private(struct ctx *c, const char *root) {
+ * mount point takes a propagation change (anything else answers EINVAL). Slave, not private: bind mounts have
+ * their source there as well, and go on receiving what the host mounts. */
+static int parent_slave(struct ctx *c, const char *root) {
     char path[PATH_MAX];
     size_t n = strlen(root);
     if (n >= sizeof path) return failf(c, "mount", -ENAMETOOLONG, "%s", root);
     memcpy(path, root, n + 1);
     for (;;) {
-        if (mount(NULL, path, NULL, MS_PRIVATE, NULL) == 0) return 0;
-        if (errno != EINVAL) return fail(c, "mount(MS_PRIVATE)");
+        if (mount(NULL, path, NULL, MS_SLAVE, NULL) == 0) return 0;
+        if (errno != EINVAL) return fail(c, "mount(MS_SLAVE)");
         char *slash = strrchr(path, '/');
-        if (!slash || path[1] == 0) return fail(c, "mount(MS_PRIVATE)");
+        if (!slash || path[1] == 0) return fail(c, "mount(MS_SLAVE)");
         slash[slash == path] = 0;
     }
 }
@@ -67,7 +68,7 @@ int op_bind_root(struct ctx *c, struct rd *r) {
     const char *path = rd_str(r);
     int tree = sys_open_tree(AT_FDCWD, path, AT_RECURSIVE);
     if (tree < 0) return fail(c, "open_tree");
-    int e = parent_private(c, path); /* after the copy, which stays the slave that it is */
+    int e = parent_slave(c, path);
     if (e < 0) return e;
     int at = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (at < 0) return fail(c, "open");
@@ -131,9 +132,13 @@ int op_root_attr(struct ctx *c, struct rd *r) {
     return 0;
 }
 
-/* One empty read-only tmpfs serves every masked directory. */
-static int empty_fd(struct ctx *c) {
-    if (c->empty >= 0) return c->empty;
+/* A mount of the empty read-only tmpfs that serves every masked directory. The first one is kept in c->empty
+ * and attached as it is; a further one is cloned from it, which before Linux 6.15 takes an attached mount. */
+static int empty_mount(struct ctx *c) {
+    if (c->empty >= 0) {
+        int tree = sys_open_tree(c->empty, "", AT_EMPTY_PATH);
+        return tree < 0 ? fail(c, "open_tree") : tree;
+    }
     int fs = (int)syscall(SYS_fsopen, "tmpfs", 1u /* FSOPEN_CLOEXEC */);
     if (fs < 0) return fail(c, "fsopen");
     if (syscall(SYS_fsconfig, fs, 1u /* SET_STRING */, "nr_blocks", "1", 0) < 0) return fail(c, "fsconfig");
@@ -156,16 +161,16 @@ int op_mask(struct ctx *c, struct rd *r) {
     if (at < 0) return at == -ENOENT ? 0 : at;
     struct stat st;
     if (fstat(at, &st) < 0) return fail(c, "fstat");
-    int from, e = 0;
+    int tree;
     if (S_ISDIR(st.st_mode)) {
-        if ((from = empty_fd(c)) < 0) return from;
-    } else if ((from = null_fd(c)) < 0) {
-        return from;
+        if ((tree = empty_mount(c)) < 0) return tree;
+    } else {
+        int null = null_fd(c);
+        if (null < 0) return null;
+        if ((tree = sys_open_tree(null, "", AT_EMPTY_PATH)) < 0) return fail(c, "open_tree");
     }
-    int tree = sys_open_tree(from, "", AT_EMPTY_PATH);
-    if (tree < 0) return fail(c, "open_tree");
-    if (sys_move_mount(tree, at) < 0) e = fail(c, "move_mount");
-    close(tree);
+    int e = sys_move_mount(tree, at) < 0 ? fail(c, "move_mount") : 0;
+    if (tree != c->empty) close(tree);
     close(at);
     return e;
 }

@@ -14,10 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SYNC, FORKED, READY, ERROR, ACK, START = 1, 2, 3, 4, 5, 6
+SYNC, FORKED, READY, ERROR, ACK, START, PART = 1, 2, 3, 4, 5, 6, 7
 _HEADER = "=IIiI"
 _HEADER_SIZE = calcsize(_HEADER)
 _BUFFER = 64 << 10
+_PART = 64 << 10  # bytes of a message's text; well below the default of net.core.wmem_default
 
 _helper: list[int] = []
 _helper_lock = allocate_lock()
@@ -68,9 +69,14 @@ class Channel:
             self.fd = -1
 
     def send(self, type: int, text: bytes = b"") -> None:
-        """Send one message. Raises OSError (EPIPE: the helper is gone)."""
-        data = pack(_HEADER, type, 0, 0, len(text)) + text
-        check(lib.ocipy_send(self.fd, data, len(data)))
+        """Send one message, in parts if it is long (a datagram is limited by the socket's buffer). Raises
+        OSError (EPIPE: the helper is gone)."""
+        while True:
+            part, text = text[:_PART], text[_PART:]
+            data = pack(_HEADER, PART if text else type, 0, 0, len(part)) + part
+            check(lib.ocipy_send(self.fd, data, len(data)))
+            if not text:
+                return
 
     def receive(self) -> Message | None:
         """The next message; None at the end of the channel: the helper is gone, or has become the program."""

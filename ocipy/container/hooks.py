@@ -1,4 +1,5 @@
-"""Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop (config.md#posix-platform-hooks)."""
+"""Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop
+(config.md#posix-platform-hooks)."""
 
 from __future__ import annotations
 
@@ -38,6 +39,8 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
             (os.POSIX_SPAWN_DUP2, stdin, 0),
             (os.POSIX_SPAWN_DUP2, writer, 1),
             (os.POSIX_SPAWN_DUP2, writer, 2),
+            # what the caller left open is not for hooks
+            *((os.POSIX_SPAWN_CLOSE, int(fd)) for fd in os.listdir("/proc/self/fd") if int(fd) > 2),
         ]
         try:
             # a group of its own, so that what it started can be ended with it
@@ -56,7 +59,7 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
         status, output = _attend(pid, reader, float(hook.get("timeout") or 0))
     finally:
         os.close(reader)
-    words = output.decode(errors="replace").strip()
+    words = output.decode(errors="replace").replace("\0", " ").strip()
     if status is None:
         raise LaunchError(
             f"hook {path} did not end within {hook['timeout']} s{f'; its output: {words}' if words else ''}",
@@ -64,7 +67,8 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
         )  # fmt: skip
     if status:
         how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-        raise LaunchError(f"hook {path} {how}{f': {words}' if words else ''}", config_path=where, code="hook-failed")
+        message = f"hook {path} {how}{f': {words}' if words else ''}"
+        raise LaunchError(message, config_path=where, code="hook-failed")
 
 
 def _attend(pid: int, reader: int, timeout: float) -> tuple[int | None, bytes]:

@@ -44,8 +44,9 @@ def _write(pid: int, name: str, maps: list[dict[str, int]]) -> None:
         os.write_text(f"/proc/{pid}/{name}", text)
     except OSError as error:
         raise LaunchError(
-            f"can't map {text.strip()!r}", config_path=f"$.linux.{name[:3]}Mappings", syscall=f"write /proc/PID/{name}",
-            errno=error.errno or 0, code="id-map", hint="an id of the host that is not mapped for the caller?",
+            f"can't map {text.strip()!r}", config_path=f"$.linux.{name[:3]}Mappings",
+            syscall=f"write /proc/PID/{name}", errno=error.errno or 0, code="id-map",
+            hint="an id of the host that is not mapped for the caller?",
         ) from None  # fmt: skip
 
 
@@ -64,4 +65,6 @@ def _program(name: str, pid: int, maps: list[dict[str, int]], where: str) -> Non
     done = subprocess.run([path, *args[1:]], capture_output=True, text=True, check=False)
     if done.returncode:
         words = done.stderr.strip() or f"exit status {done.returncode}"
-        raise LaunchError(f"{name}: {words}", config_path=where, code="id-map", hint="see /etc/subuid and /etc/subgid")
+        raise LaunchError(
+            f"{name}: {words}", config_path=where, code="id-map", hint="see /etc/subuid and /etc/subgid"
+        )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import _signal
+import termios
+from _struct import unpack
 from fcntl import ioctl
-from select import POLLHUP, POLLIN, poll
-from termios import (
-    BRKINT, CS8, CSIZE, ECHO, ECHONL, ICANON, ICRNL, IEXTEN, IGNBRK, IGNCR, INLCR, ISIG, ISTRIP, IXON, OPOST,
-    PARENB, PARMRK, TCSADRAIN, TIOCGWINSZ, TIOCSWINSZ, VMIN, VTIME, tcgetattr, tcsetattr,
-)  # fmt: skip
+from select import POLLIN, POLLOUT, poll
 
 from ocipy import _os as os
 from ocipy._native import ffi, lib
@@ -28,12 +26,14 @@ class Console:
         self._ours: int = ends[0]
 
     def master(self) -> int:
-        """The pty's master, which the init helper sent."""
+        """The pty's master, which the init helper sent, with the size of the caller's window. Taken before
+        `start`, the program never sees another one."""
         buffer, passed = ffi.new("char[]", 64), ffi.new("int *")
         lib.ocipy_recv(self._ours, buffer, 64, passed, -1)
-        os.close(self._ours)
-        os.close(self.theirs)
-        return int(passed[0])
+        self.close()
+        master = int(passed[0])
+        follow_window(master)
+        return master
 
     def close(self) -> None:
         """Give up, when nothing was launched."""
@@ -41,46 +41,64 @@ class Console:
         os.close(self.theirs)
 
 
+def window() -> tuple[int, int]:
+    """Columns and rows of the caller's window; zeros if it has none."""
+    if not os.isatty(0):
+        return 0, 0
+    rows, columns, _, _ = unpack("HHHH", ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))
+    return columns, rows
+
+
+def follow_window(master: int) -> None:
+    """Give a pty the size of the caller's window."""
+    if os.isatty(0):
+        ioctl(master, termios.TIOCSWINSZ, ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))
+
+
 def make_raw(fd: int) -> list[Any]:
     """Put a terminal into raw mode; returns what to restore. (`tty.setraw` without importing tty.)"""
-    saved: list[Any] = tcgetattr(fd)
+    saved: list[Any] = termios.tcgetattr(fd)
     mode = list(saved)
-    mode[0] &= ~(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON)
-    mode[1] &= ~OPOST
-    mode[2] = mode[2] & ~(CSIZE | PARENB) | CS8
-    mode[3] &= ~(ECHO | ECHONL | ICANON | ISIG | IEXTEN)
+    mode[0] &= ~(
+        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+        | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+    )  # fmt: skip
+    mode[1] &= ~termios.OPOST
+    mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
     mode[6] = list(mode[6])
-    mode[6][VMIN], mode[6][VTIME] = 1, 0
-    tcsetattr(fd, TCSADRAIN, mode)
+    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(fd, termios.TCSADRAIN, mode)
     return saved
 
 
 class Relay:
-    """Copies between the caller's terminal (or pipes) and a pty's master, until the master's other side closes."""
+    """Copies between the caller's terminal (or pipes) and a pty's master, until the other side closes."""
 
     def __init__(self, master: int) -> None:
         self.master = master
         self.tty = os.isatty(0)
         self.saved = make_raw(0) if self.tty else []
-        self.resize()
+        # A program that writes and does not read would block us, who then don't read what it writes.
+        os.set_blocking(master, False)
+        self.pending = b""
+        self.last = b"\n"
         # Signals wake poll up through a pipe: the size may have changed, or a child ended.
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(self.wake_write)
-        _signal.signal(_signal.SIGWINCH, lambda *_: self.resize())
-
-    def resize(self) -> None:
-        """Give the pty the size of the caller's window."""
-        if self.tty:
-            ioctl(self.master, TIOCSWINSZ, ioctl(0, TIOCGWINSZ, b"\0" * 8))
+        _signal.signal(_signal.SIGWINCH, lambda *_: follow_window(master))
+        follow_window(master)  # it may have changed before we listened
 
     def run(self, pidfd: int) -> None:
         """Relay until the process has ended, or nothing has the other side open any more."""
         watch = poll()
         watch.register(pidfd, POLLIN)
-        watch.register(0, POLLIN)
-        watch.register(self.master, POLLIN)
         watch.register(self.wake_read, POLLIN)
+        open_input = True
         while True:
+            watch.register(self.master, POLLIN | POLLOUT if self.pending else POLLIN)
+            if open_input and not self.pending:
+                watch.register(0, POLLIN)
             for fd, event in watch.poll():
                 if fd == pidfd:
                     self._drain()
@@ -88,34 +106,59 @@ class Relay:
                 if fd == self.wake_read:
                     os.read(fd, 512)
                 elif fd == self.master:
-                    if not self._copy(fd, 1):
+                    if event & POLLOUT:
+                        self._feed()
+                    if event & ~POLLOUT and not self._show():
                         return
-                elif event & (POLLIN | POLLHUP) and not self._copy(0, self.master):
-                    watch.unregister(0)
-                    if not self.tty:
-                        os.write(self.master, b"\x04")  # end of input, as a terminal's user would type it
+                elif event:
+                    watch.unregister(0)  # until it is passed on
+                    open_input = self._take()
+
+    def _take(self) -> bool:
+        """Take what there is of input; whether more may come."""
+        try:
+            data = os.read(0, 32768)
+        except OSError:  # EIO: the caller's terminal is gone
+            data = b""
+        if data:
+            self.pending, self.last = data, data[-1:]
+        elif not self.tty:
+            # the end of input, as a terminal's user types it: in the middle of a line, once more to end that
+            self.pending = b"\x04" if self.last == b"\n" else b"\x04\x04"
+        self._feed()
+        return bool(data)
+
+    def _feed(self) -> None:
+        try:
+            self.pending = self.pending[os.write(self.master, self.pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # EIO: the last slave was closed
+            self.pending = b""
+
+    def _show(self) -> bool:
+        """Pass output on; whether more may come."""
+        try:
+            data = os.read(self.master, 32768)
+        except BlockingIOError:
+            return True
+        except OSError:  # EIO: the last slave was closed
+            return False
+        left = data
+        while left:
+            left = left[os.write(1, left) :]
+        return bool(data)
 
     def _drain(self) -> None:
         """Copy what the process wrote before it ended. (Others may hold the terminal open for ever.)"""
         watch = poll()
         watch.register(self.master, POLLIN)
-        while watch.poll(0) and self._copy(self.master, 1):
+        while watch.poll(0) and self._show():
             pass
-
-    @staticmethod
-    def _copy(source: int, target: int) -> bool:
-        try:
-            data = os.read(source, 32768)
-        except OSError:  # EIO: the last slave was closed
-            return False
-        left = data
-        while left:
-            left = left[os.write(target, left) :]
-        return bool(data)
 
     def close(self) -> None:
         """Restore the caller's terminal."""
         if self.saved:
-            tcsetattr(0, TCSADRAIN, self.saved)
+            termios.tcsetattr(0, termios.TCSADRAIN, self.saved)
         _signal.set_wakeup_fd(-1)
         os.close(self.master)

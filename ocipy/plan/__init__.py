@@ -40,35 +40,35 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     entry = len(b.ops)
     clone_flags = namespaces.enter(b)
     if not options.no_new_keyring:
-        b.add(ops.Keyring("", f"_ses.{options.container_id}"))
+        b.add(ops.keyring("", f"_ses.{options.container_id}"))
     namespaces.names(b)
     rootfs.bind(b)
     mounts.make(b, namespaces.cgroup)
     devices.make(b)
-    b.add(ops.Mkdir("$.process.cwd", b.process["cwd"], 0o755))
+    b.add(ops.mkdir("$.process.cwd", b.process["cwd"], 0o755))
     devices.console(b)
     hooks = spec.get("hooks") or {}
     if any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
-        b.add(ops.Sync("$.hooks", ops.SYNC_HOOKS))
+        b.add(ops.sync("$.hooks", ops.SYNC_HOOKS))
     _hooks(b, "createContainer")
     rootfs.cover(b)
     rootfs.sysctl(b)
     rootfs.change(b)
     process.attributes(b)
-    b.add(ops.Ready("", 0))
-    b.add(ops.WaitStart("", b.give("listen")))
+    b.add(ops.ready("", 0))
+    b.add(ops.wait_start("", b.give("listen")))
     _hooks(b, "startContainer")
     process.seccomp(b)
     process.run(b)
     b.ops[entry:entry] = b.early
-    return Plan(b.ops, b.given, clone_flags, b.forks)
+    return b.plan(clone_flags)
 
 
 def _hooks(b: Builder, kind: str) -> None:
     for index, hook in enumerate((b.spec.get("hooks") or {}).get(kind) or ()):
         args = list(hook.get("args") or [hook["path"]])
         where = f"$.hooks.{kind}[{index}]"
-        b.add(ops.Hook(where, hook["path"], args, list(hook.get("env") or ()), hook.get("timeout") or 0))
+        b.add(ops.hook(where, hook["path"], args, list(hook.get("env") or ()), hook.get("timeout") or 0))
 
 
 def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int) -> Plan:
@@ -88,26 +88,25 @@ def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int)
     namespaces.collect(b)
     process.early(b)
     user = kinds & namespaces.USER
-    b.add(ops.Sync("", ops.SYNC_CGROUP))  # before the join: the cgroup files are the host's
-    b.add(ops.Dumpable("", 0))
-    b.add(ops.SetnsPidfd("", b.give("pidfd"), kinds))
+    b.add(ops.sync("", ops.SYNC_CGROUP))  # before the join: the cgroup files are the host's
+    b.add(ops.dumpable("", 0))
+    b.add(ops.setns_pidfd("", b.give("pidfd"), kinds))
     if user:
-        b.add(ops.RootIds("", 1))
+        b.add(ops.root_ids("", namespaces.may_set_groups(b)))
     b.forks = bool(kinds & (namespaces.PID | namespaces.TIME))
     if b.forks:
-        b.add(ops.Fork(""))
-    b.add(ops.Setsid(""))
+        b.add(ops.fork(""))
+    b.add(ops.setsid(""))
     if not options.no_new_keyring:
-        b.add(ops.Keyring("", f"_ses.{options.container_id}"))
-    b.add(ops.OpenRoot(""))
+        b.add(ops.keyring("", f"_ses.{options.container_id}"))
+    b.add(ops.open_root(""))
     if b.process.get("terminal"):
         size = b.process.get("consoleSize") or {}
         uid = (b.process.get("user") or {}).get("uid", 0)
-        b.add(
-            ops.Console("$.process.terminal", b.give("console"), size.get("width", 0), size.get("height", 0), 0, uid)
-        )
+        columns, rows = size.get("width", 0), size.get("height", 0)
+        b.add(ops.console("$.process.terminal", b.give("console"), columns, rows, 0, uid))
     process.attributes(b)
-    b.add(ops.Ready("", 1))
+    b.add(ops.ready("", 1))
     process.seccomp(b)
     process.run(b)
-    return Plan(b.ops, b.given, 0, b.forks)
+    return b.plan(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _struct import pack
 
+from ocipy.errors import Unsupported
 from ocipy.plan import flags
 from ocipy.plan.ops import Op
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 MAGIC, VERSION = 0x5049434F, 1
 NO_FAULT = 0xFFFFFFFF
+#: a slot for what is used at once; those below it are for what is given at launch
+SCRATCH = 64
+MAX_SLOTS, MAX_OPS = 512, 4096  # of native/init/init.h
 
 
 class Plan:
@@ -108,7 +112,7 @@ class Builder:
         self.given: list[str] = []
         self.forks = False
         self.in_cgroup = False
-        self._slots = 64  # the first ones are for what is given at launch
+        self._slots = SCRATCH
 
     def add(self, op: Op) -> None:
         """Emit an operation."""
@@ -121,9 +125,28 @@ class Builder:
         return self.given.index(name)
 
     def slot(self) -> int:
-        """A slot that is not in use."""
+        """A slot of its own, for what is opened early and used late.
+
+        Raises:
+            Unsupported: there is none left.
+        """
         self._slots += 1
+        if self._slots >= MAX_SLOTS:
+            raise Unsupported(
+                f"more than {MAX_SLOTS - SCRATCH} bind mounts and devices in a user namespace",
+                config_path="$.mounts",
+            )
         return self._slots
+
+    def plan(self, clone_flags: int) -> Plan:
+        """What was emitted, as a plan.
+
+        Raises:
+            Unsupported: it is too long for the helper.
+        """
+        if len(self.ops) > MAX_OPS:
+            raise Unsupported(f"the plan has {len(self.ops)} operations, more than the {MAX_OPS} that fit")
+        return Plan(self.ops, self.given, clone_flags, self.forks)
 
     def has(self, kind: str) -> bool:
         """Whether the container has a namespace of its own of a kind, new or joined."""

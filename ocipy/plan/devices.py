@@ -34,7 +34,7 @@ DEFAULT_LINKS = (
 
 
 def make(b: Builder) -> None:
-    """Emit the devices of the config, the default ones, and the links; nothing for a /dev bound from the host."""
+    """Emit the devices of the config, the default ones, and the links; nothing for a /dev of the host's."""
     if any(os.clean(m["destination"]) == "/dev" and is_bind(m) for m in b.spec.get("mounts") or ()):
         return
     configured = set()
@@ -49,7 +49,7 @@ def make(b: Builder) -> None:
         if path not in configured:
             _node(b, "", path, S_IFCHR | 0o666, major, minor, 0, 0)
     for target, path in DEFAULT_LINKS:
-        b.add(ops.Symlink("", target, path))
+        b.add(ops.symlink("", target, path))
 
 
 def _node(
@@ -58,10 +58,10 @@ def _node(
     if (b.userns or b.host.in_userns) and not mode & S_IFIFO:
         # mknod is refused in a user namespace, whatever its capabilities: the host's node is bound instead
         slot = b.slot()
-        b.early.append(ops.OpenTree(where, slot, path, 0))
-        b.add(ops.Attach(where, slot, path, 0))
+        b.early.append(ops.open_tree(where, slot, path, 0))
+        b.add(ops.attach(where, slot, path, 0))
     else:
-        b.add(ops.Mknod(where, path, mode, major, minor, uid, gid))
+        b.add(ops.mknod(where, path, mode, major, minor, uid, gid))
 
 
 def is_bind(mount: dict[str, Any]) -> bool:
@@ -76,7 +76,7 @@ def console(b: Builder) -> None:
         size = b.process.get("consoleSize") or {}
         user = b.process.get("user") or {}
         b.add(
-            ops.Console(
+            ops.console(
                 "$.process.terminal", b.give("console"), size.get("width", 0), size.get("height", 0), 1,
                 user.get("uid", 0),
             )

@@ -81,20 +81,22 @@ PROPAGATION = {
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
 
-#: options of the superblock: passed to fsconfig(2) by these names, "" where the word is the kernel's default
+MS_RDONLY, MS_I_VERSION = 1, 1 << 23
+
+#: options of the superblock -> (word for fsconfig(2), "" for none; flags for mount(2) to set; to clear)
 SUPERBLOCK = {
-    "sync": "sync",
-    "async": "async",
-    "dirsync": "dirsync",
-    "lazytime": "lazytime",
-    "nolazytime": "nolazytime",
-    "mand": "mand",
-    "nomand": "nomand",
-    "silent": "silent",
-    "loud": "",
-    "iversion": "iversion",
-    "noiversion": "noiversion",
-    "defaults": "",
+    "sync": ("sync", 1 << 4, 0),
+    "async": ("async", 0, 1 << 4),
+    "dirsync": ("dirsync", 1 << 7, 0),
+    "lazytime": ("lazytime", 1 << 25, 0),
+    "nolazytime": ("nolazytime", 0, 1 << 25),
+    "mand": ("mand", 1 << 6, 0),
+    "nomand": ("nomand", 0, 1 << 6),
+    "silent": ("", 1 << 15, 0),  # of what goes to the kernel's log; fsconfig(2) logs to its caller
+    "loud": ("", 0, 1 << 15),
+    "iversion": ("", MS_I_VERSION, 0),  # fsconfig(2) has none
+    "noiversion": ("", 0, MS_I_VERSION),
+    "defaults": ("", 0, 0),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ocipy import _os as os
 from ocipy.errors import ConfigError, Unsupported
 from ocipy.plan import flags, ops
+from ocipy.plan.builder import SCRATCH
 from ocipy.plan.devices import is_bind
 
 TYPE_CHECKING = False
@@ -32,22 +33,25 @@ class Wanted:
     """What the options of one mount ask for."""
 
     __slots__ = (
-        "bind", "clear", "copy_up", "data", "propagation", "rec_clear", "rec_set", "recursive", "remount", "set",
+        "bind", "clear", "copy_up", "data", "ms", "of_fs", "propagation", "rec_clear", "rec_set", "recursive",
+        "remount", "set", "words",
     )  # fmt: skip
 
     def __init__(self, options: list[str], where: str) -> None:
         self.set = self.clear = self.rec_set = self.rec_clear = 0
         self.bind = self.remount = self.copy_up = False
-        self.recursive = 0
+        self.recursive = self.ms = 0
         self.propagation: list[int] = []
-        self.data: list[str] = []
+        self.words: list[str] = []  # superblock flags, as fsconfig(2) has them; ms has the same for mount(2)
+        self.data: list[str] = []  # the file system's own
+        self.of_fs: list[str] = []  # the options of these kinds that are more than the kernel's default
         for index, option in enumerate(options):
             if option in flags.MOUNT_ATTRIBUTES:
                 on, off = flags.MOUNT_ATTRIBUTES[option]
-                self.set, self.clear = self.set & ~off | on, (self.clear | off) & ~on | off & flags.ATIME
+                self.set, self.clear = _changed(self.set, self.clear, on, off)
             elif option in flags.RECURSIVE_ATTRIBUTES:
                 on, off = flags.RECURSIVE_ATTRIBUTES[option]
-                self.rec_set, self.rec_clear = self.rec_set & ~off | on, (self.rec_clear | off) & ~on | off & flags.ATIME
+                self.rec_set, self.rec_clear = _changed(self.rec_set, self.rec_clear, on, off)
             elif option in flags.PROPAGATION:
                 self.propagation.append(flags.PROPAGATION[option])
             elif option in BIND_WORDS:
@@ -57,12 +61,23 @@ class Wanted:
             elif option == "tmpcopyup":
                 self.copy_up = True
             elif option in flags.SUPERBLOCK:
-                if flags.SUPERBLOCK[option]:
-                    self.data.append(flags.SUPERBLOCK[option])
+                word, on, off = flags.SUPERBLOCK[option]
+                self.ms = self.ms & ~off | on
+                self.words += [word] if word else []
+                self.of_fs += [option] if on else []
             elif option in ("idmap", "ridmap", "src-nofollow", "dest-nofollow", "copy-symlink"):
-                raise Unsupported(f"mount option {option!r} is not implemented", config_path=f"{where}.options[{index}]")
+                raise Unsupported(
+                    f"mount option {option!r} is not implemented", config_path=f"{where}.options[{index}]"
+                )
             else:
                 self.data.append(option)
+                self.of_fs.append(option)
+
+
+def _changed(set_: int, clear: int, on: int, off: int) -> tuple[int, int]:
+    """Attributes to set and to clear, after one more option. The access time is a number in its bits: they
+    are cleared whatever it is set to (mount_setattr(2))."""
+    return set_ & ~off | on, (clear | off) & ~on | off & flags.ATIME
 
 
 def make(b: Builder, enter_cgroup: Any) -> None:
@@ -85,6 +100,12 @@ def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
     target = os.clean("/" + mount["destination"])
     wanted = Wanted(mount.get("options") or [], where)
     attach = _attach_flags(target, kind, mount, where)
+    if wanted.copy_up and (kind != "tmpfs" or is_bind(mount) or wanted.remount):
+        raise ConfigError("tmpcopyup is an option of tmpfs only", config_path=f"{where}.options")
+    if wanted.of_fs and kind == "cgroup" and not is_bind(mount):
+        raise ConfigError(
+            f"a cgroup mount takes no option {wanted.of_fs[0]!r}", config_path=f"{where}.options"
+        )
     if wanted.remount:
         _remount(b, wanted, target, where)
     elif is_bind(mount):
@@ -100,18 +121,20 @@ def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
 
 
 def _remount(b: Builder, wanted: Wanted, target: str, where: str) -> None:
-    if wanted.data:
-        raise Unsupported(f"remount with option {wanted.data[0]!r} is not implemented", config_path=f"{where}.options")
-    b.add(ops.Remount(where, target, wanted.set, wanted.clear, 0, 0))
+    if wanted.of_fs:
+        raise Unsupported(
+            f"remount with option {wanted.of_fs[0]!r} is not implemented", config_path=f"{where}.options"
+        )
+    b.add(ops.remount(where, target, wanted.set, wanted.clear, 0, 0))
     _remount_more(b, wanted, target, where)
 
 
 def _remount_more(b: Builder, wanted: Wanted, target: str, where: str) -> None:
     """Emit what mount_setattr(2) does to a mount that is attached already."""
     if wanted.rec_set or wanted.rec_clear:
-        b.add(ops.Remount(where, target, wanted.rec_set, wanted.rec_clear, 0, 1))
+        b.add(ops.remount(where, target, wanted.rec_set, wanted.rec_clear, 0, 1))
     for flag in wanted.propagation:
-        b.add(ops.Remount(where, target, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC)))
+        b.add(ops.remount(where, target, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC)))
 
 
 def _attach_flags(target: str, kind: str, mount: dict[str, Any], where: str) -> int:
@@ -125,7 +148,8 @@ def _attach_flags(target: str, kind: str, mount: dict[str, Any], where: str) -> 
     if target.startswith("/proc/"):
         if target not in PROC_ALLOWED:
             raise ConfigError(
-                f"{target} is inside of /proc, where nothing may be mounted", config_path=f"{where}.destination"
+                f"{target} is inside of /proc, where nothing may be mounted",
+                config_path=f"{where}.destination",
             )
         return ops.ATTACH_IN_PROC
     if target in ("/sys", "/dev"):
@@ -136,10 +160,10 @@ def _attach_flags(target: str, kind: str, mount: dict[str, Any], where: str) -> 
 def _finish(b: Builder, slot: int, wanted: Wanted, target: str, attach: int, where: str) -> None:
     """Emit the attributes that need mount_setattr(2), and the attachment."""
     if wanted.rec_set or wanted.rec_clear:
-        b.add(ops.MountAttr(where, slot, wanted.rec_set, wanted.rec_clear, 0, 1, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, wanted.rec_set, wanted.rec_clear, 0, 1, ops.NO_UID))
     for flag in wanted.propagation:
-        b.add(ops.MountAttr(where, slot, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC), ops.NO_UID))
-    b.add(ops.Attach(where, slot, target, attach))
+        b.add(ops.mount_attr(where, slot, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC), ops.NO_UID))
+    b.add(ops.attach(where, slot, target, attach))
 
 
 def _bind(
@@ -147,60 +171,65 @@ def _bind(
 ) -> None:
     if not mount.get("source"):
         raise ConfigError("a bind mount needs a source", config_path=f"{where}.source")
-    if wanted.data:
+    if wanted.of_fs:
         raise ConfigError(
-            f"a bind mount takes no option {wanted.data[0]!r}", config_path=f"{where}.options",
+            f"a bind mount takes no option {wanted.of_fs[0]!r}", config_path=f"{where}.options",
             hint="file system options belong to the mount that is bound",
         )
     source = os.clean(os.join(b.options.bundle, mount["source"]))
-    recursive = flags.AT_RECURSIVE if wanted.recursive or mount.get("type") == "bind" and "rbind" in (
+    recursive = flags.AT_RECURSIVE if wanted.recursive or (mount.get("type") == "bind" and "rbind" in (
         mount.get("options") or ()
-    ) else 0
-    slot = b.slot()
-    take = ops.OpenTree(f"{where}.source", slot, source, recursive)
+    )) else 0
+    slot = b.slot() if b.userns else SCRATCH
+    take = ops.open_tree(f"{where}.source", slot, source, recursive)
     if b.userns:
         # Taken as the host's root, who may traverse what the container's root may not. The copy is still a
         # peer of the host's mount, whose propagation ends with the change below.
         b.early.append(take)
-        b.add(ops.MountAttr(where, slot, 0, 0, flags.MS_SLAVE, 1, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1, ops.NO_UID))
     else:
         b.add(take)
     if wanted.set or wanted.clear:
-        b.add(ops.MountAttr(where, slot, wanted.set, wanted.clear, 0, 0, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, wanted.set, wanted.clear, 0, 0, ops.NO_UID))
     _finish(b, slot, wanted, target, attach, where)
 
 
 def _filesystem(
     b: Builder, kind: str, source: str, wanted: Wanted, target: str, attach: int, where: str
 ) -> None:
-    attributes, data = wanted.set, list(wanted.data)
+    attributes, data = wanted.set, wanted.words + wanted.data
     if attributes & flags.RDONLY:
         if kind == "tmpfs":
             # later mounts may need their mount points made in it, and tmpcopyup fills it
             attributes &= ~flags.RDONLY
-            b.late.append(ops.Remount(where, target, flags.RDONLY, 0, 0, 0))
+            b.late.append(ops.remount(where, target, flags.RDONLY, 0, 0, 0))
         else:
             data.append("ro")  # the superblock as well, as mount(2) does: a read-only device needs it
-    if any(len(option.partition("=")[2].encode()) > FSCONFIG_MAX for option in data):
-        ms = _legacy_flags(attributes)
-        b.add(ops.LegacyMount(where, kind, source or kind, target, ms, ",".join(data), attach))
+    if wanted.ms & flags.MS_I_VERSION or any(
+        len(option.partition("=")[2].encode()) > FSCONFIG_MAX for option in wanted.data
+    ):
+        if wanted.copy_up:
+            raise Unsupported("tmpcopyup with iversion is not implemented", config_path=f"{where}.options")
+        ms = _legacy_flags(attributes) | wanted.ms
+        b.add(ops.legacy_mount(where, kind, source or kind, target, ms, ",".join(wanted.data), attach))
         _remount_more(b, wanted, target, where)
         return
-    slot = b.slot()
-    b.add(ops.NewFs(where, slot, kind, source or kind, data, attributes & ~flags.NOSYMFOLLOW))
+    slot = SCRATCH
+    b.add(ops.new_fs(where, slot, kind, source or kind, data, attributes & ~flags.NOSYMFOLLOW))
     if wanted.copy_up:
-        if kind != "tmpfs":
-            raise ConfigError("tmpcopyup is an option of tmpfs only", config_path=f"{where}.options")
-        b.add(ops.CopyUp(where, slot, target))
+        b.add(ops.copy_up(where, slot, target))
     if attributes & flags.NOSYMFOLLOW:  # fsmount(2) takes this one only since Linux 5.14
-        b.add(ops.MountAttr(where, slot, flags.NOSYMFOLLOW, 0, 0, 0, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, flags.NOSYMFOLLOW, 0, 0, 0, ops.NO_UID))
     _finish(b, slot, wanted, target, attach, where)
 
 
 def _legacy_flags(attributes: int) -> int:
     """MOUNT_ATTR_* as mount(2) has them: the same bits for ro, nosuid, nodev and noexec."""
     ms = attributes & (flags.RDONLY | flags.NOSUID | flags.NODEV | flags.NOEXEC)
-    table = ((flags.NOATIME, 1 << 10), (flags.NODIRATIME, 1 << 11), (flags.STRICTATIME, 1 << 24), (flags.NOSYMFOLLOW, 1 << 8))
+    table = (
+        (flags.NOATIME, 1 << 10), (flags.NODIRATIME, 1 << 11), (flags.STRICTATIME, 1 << 24),
+        (flags.NOSYMFOLLOW, 1 << 8),
+    )  # fmt: skip
     return ms | sum(flag for attribute, flag in table if attributes & attribute)
 
 
@@ -211,8 +240,8 @@ def _cgroup_v2(b: Builder, wanted: Wanted, target: str, attach: int, where: str)
         if unified is None:
             raise Unsupported("this host has no cgroup2 mounted", config_path=f"{where}.type")
         slot = b.slot()
-        b.early.append(ops.OpenTree(where, slot, unified.mountpoint, flags.AT_RECURSIVE))
-        b.add(ops.MountAttr(where, slot, wanted.set, 0, flags.MS_SLAVE, 1, ops.NO_UID))
+        b.early.append(ops.open_tree(where, slot, unified.mountpoint, flags.AT_RECURSIVE))
+        b.add(ops.mount_attr(where, slot, wanted.set, 0, flags.MS_SLAVE, 1, ops.NO_UID))
         _finish(b, slot, wanted, target, attach, where)
         return
     _filesystem(b, "cgroup2", "cgroup", wanted, target, attach, where)
@@ -222,25 +251,25 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
     """A tmpfs that holds a directory per hierarchy: the container's own view of it in a cgroup namespace, and
     otherwise its own directory bound there."""
     attributes = wanted.set & ~flags.RDONLY
-    slot = b.slot()
-    b.add(ops.NewFs(where, slot, "tmpfs", "tmpfs", ["mode=755"], attributes))
-    b.add(ops.Attach(where, slot, target, 0))
+    slot = SCRATCH
+    b.add(ops.new_fs(where, slot, "tmpfs", "tmpfs", ["mode=755"], attributes))
+    b.add(ops.attach(where, slot, target, 0))
     for hierarchy in b.host.cgroups.hierarchies:
         if hierarchy.unified:
             continue
-        slot = b.slot()
         place = f"{target}/{hierarchy.name}"
         if b.has("cgroup"):
             options = ["none", *hierarchy.controllers] if hierarchy.controllers[0].startswith("name=") else [
                 *hierarchy.controllers
             ]
-            b.add(ops.NewFs(where, slot, "cgroup", "cgroup", options, wanted.set))
+            b.add(ops.new_fs(where, slot, "cgroup", "cgroup", options, wanted.set))
         else:
             path = b.options.cgroup_paths.get(hierarchy.controllers[0], hierarchy.mountpoint)
-            b.add(ops.OpenTree(where, slot, path, 0))
-            b.add(ops.MountAttr(where, slot, wanted.set, 0, 0, 0, ops.NO_UID))
-        b.add(ops.Attach(where, slot, place, 0))
+            b.add(ops.open_tree(where, slot, path, 0))
+            b.add(ops.mount_attr(where, slot, wanted.set, 0, 0, 0, ops.NO_UID))
+        b.add(ops.attach(where, slot, place, 0))
         for controller in hierarchy.controllers if len(hierarchy.controllers) > 1 else ():
-            b.add(ops.Symlink(where, hierarchy.name, f"{target}/{controller}"))
+            b.add(ops.symlink(where, hierarchy.name, f"{target}/{controller}"))
     if wanted.set & flags.RDONLY:
-        b.late.append(ops.Remount(where, target, flags.RDONLY, 0, 0, 0))
+        b.late.append(ops.remount(where, target, flags.RDONLY, 0, 0, 0))
+    _remount_more(b, wanted, target, where)

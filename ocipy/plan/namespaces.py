@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ocipy.errors import Unsupported
 from ocipy.plan import ops
-from ocipy.plan.flags import NAMESPACES
+from ocipy.plan.flags import NAMESPACE_FILES, NAMESPACES
+from ocipy.plan.rootfs import sysctl_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def collect(b: Builder) -> None:
         else:
             b.new |= flag
     if not b.has("mount"):
-        # Inherited, as config-linux.md#namespaces has it, it would be the host's own tree that is mounted upon,
-        # and the host's root that is pivoted.
+        # Inherited, as config-linux.md#namespaces has it, it would be the host's own tree that is mounted
+        # upon, and the host's root that is pivoted.
         raise Unsupported("a container without a mount namespace is not implemented", config_path=WHERE)
 
 
@@ -43,36 +44,52 @@ def enter(b: Builder) -> int:
         if ns.get("path"):
             flag = NAMESPACES[ns["type"]]
             slots[flag] = b.slot()
-            b.add(ops.OpenNs(f"{WHERE}[{index}].path", slots[flag], ns["path"], flag))
+            other = f"/proc/self/ns/{NAMESPACE_FILES[ns['type']]}" if _changes(b, ns["type"]) else ""
+            b.add(ops.open_ns(f"{WHERE}[{index}].path", slots[flag], ns["path"], flag, other))
     if b.userns or {NAMESPACES["mount"], CGROUP} & b.joined.keys():
         _join_cgroup(b)  # the cgroup files can be written only as long as we are on the host's side of these
     if slots:
         # what is already in there could trace us from now on
-        b.add(ops.Dumpable("", 0))
-        b.add(ops.Setns(WHERE, [(slot, flag) for flag, slot in slots.items()]))
+        b.add(ops.dumpable("", 0))
+        b.add(ops.setns(WHERE, [(slot, flag) for flag, slot in slots.items()]))
     new = b.new & ~CGROUP  # that one must be made after the process is in its cgroup
     if new & USER:
-        b.add(ops.Unshare(WHERE, USER))
-        b.add(ops.Sync("$.linux.uidMappings", ops.SYNC_MAPS))
+        b.add(ops.unshare(WHERE, USER))
+        b.add(ops.sync("$.linux.uidMappings", ops.SYNC_MAPS))
     if b.userns:
-        b.add(ops.RootIds("$.linux.uidMappings", _may_set_groups(b)))
+        b.add(ops.root_ids("$.linux.uidMappings", may_set_groups(b)))
     b.forks = b.userns or PID in b.joined or bool(new & TIME)
     # A clone into a new pid namespace saves the fork, where nothing needs to be joined or mapped before.
     cloned = 0 if b.forks else new & PID
     new &= ~(USER | cloned)
     if new:
-        b.add(ops.Unshare(WHERE, new))
+        b.add(ops.unshare(WHERE, new))
     if new & TIME:
         _time_offsets(b)
     if b.forks:
-        b.add(ops.Fork(WHERE))
-    b.add(ops.Setsid(""))
+        b.add(ops.fork(WHERE))
+    b.add(ops.setsid(""))
     if new & NAMESPACES["network"]:
-        b.add(ops.Loopback(WHERE))
+        b.add(ops.loopback(WHERE))
     return cloned
 
 
-def _may_set_groups(b: Builder) -> bool:
+def _changes(b: Builder, kind: str) -> bool:
+    """Whether the config changes something of a joined namespace: it must not be the runtime's own then."""
+    if kind == "mount":  # always: the root is pivoted there
+        return True
+    sysctls = [sysctl_file(key) for key in b.linux.get("sysctl") or ()]
+    if kind == "network":
+        return any(file.startswith("sys/net/") for file in sysctls)
+    if kind == "ipc":
+        return any(file.startswith(("sys/kernel/", "sys/fs/")) for file in sysctls)
+    if kind == "uts":
+        return bool(b.spec.get("hostname") or b.spec.get("domainname")) or "sys/kernel/domainname" in sysctls
+    return False
+
+
+def may_set_groups(b: Builder) -> bool:
+    """Whether setgroups(2) is allowed in the container's user namespace."""
     # A process without privilege may map one gid only after it has given up setgroups(2) for good
     # (user_namespaces(7)); the launching side writes "deny" then.
     return b.host.euid == 0 or len(b.linux.get("gidMappings") or ()) > 1
@@ -86,8 +103,10 @@ def _time_offsets(b: Builder) -> None:
     if lines:
         if b.userns:
             # a change of uid made us undumpable, and the files of such a process belong to the host's root
-            b.add(ops.Dumpable("", 1))
-        b.add(ops.ProcWrite("$.linux.timeOffsets", "self/timens_offsets", "".join(lines)))
+            b.add(ops.dumpable("", 1))
+        b.add(ops.proc_write("$.linux.timeOffsets", "self/timens_offsets", "".join(lines)))
+        if b.userns and b.joined:
+            b.add(ops.dumpable("", 0))
 
 
 def cgroup(b: Builder) -> None:
@@ -95,17 +114,17 @@ def cgroup(b: Builder) -> None:
     if not b.in_cgroup:
         _join_cgroup(b)
     if b.new & CGROUP:
-        b.add(ops.Unshare(WHERE, CGROUP))
+        b.add(ops.unshare(WHERE, CGROUP))
 
 
 def _join_cgroup(b: Builder) -> None:
-    b.add(ops.Sync("$.linux.cgroupsPath", ops.SYNC_CGROUP))
+    b.add(ops.sync("$.linux.cgroupsPath", ops.SYNC_CGROUP))
     b.in_cgroup = True
 
 
 def names(b: Builder) -> None:
     """Emit host and domain name."""
     if b.spec.get("hostname"):
-        b.add(ops.Hostname("$.hostname", b.spec["hostname"]))
+        b.add(ops.hostname("$.hostname", b.spec["hostname"]))
     if b.spec.get("domainname"):
-        b.add(ops.Domainname("$.domainname", b.spec["domainname"]))
+        b.add(ops.domainname("$.domainname", b.spec["domainname"]))

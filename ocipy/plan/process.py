@@ -30,46 +30,46 @@ def early(b: Builder) -> None:
     """Emit what must be written while the host's /proc is the one in sight, and as the host's root."""
     score = b.process.get("oomScoreAdj")
     if score is not None:
-        b.add(ops.ProcWrite("$.process.oomScoreAdj", "self/oom_score_adj", str(score)))
+        b.add(ops.proc_write("$.process.oomScoreAdj", "self/oom_score_adj", str(score)))
 
 
 def attributes(b: Builder) -> None:
     """Emit everything from stdio to capabilities, in the order in which each still may be set."""
     process = b.process
     if process.get("terminal"):
-        b.add(ops.Stdio("$.process.terminal"))
+        b.add(ops.stdio("$.process.terminal"))
     for index, limit in enumerate(process.get("rlimits") or ()):
         number = flags.RLIMITS[limit["type"]]
-        b.add(ops.Rlimit(f"$.process.rlimits[{index}]", number, limit["soft"], limit["hard"]))
+        b.add(ops.rlimit(f"$.process.rlimits[{index}]", number, limit["soft"], limit["hard"]))
     _scheduling(b)
     personality = b.linux.get("personality")
     if personality:
-        b.add(ops.Personality("$.linux.personality", PERSONALITIES[personality["domain"]]))
+        b.add(ops.personality("$.linux.personality", PERSONALITIES[personality["domain"]]))
     user = process.get("user") or {}
     if user.get("umask") is not None:
-        b.add(ops.Umask("$.process.user.umask", user["umask"]))
+        b.add(ops.umask("$.process.user.umask", user["umask"]))
     sets = {name: _mask(names) for name, names in (process.get("capabilities") or {}).items()}
     # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
     # always written ambient ones that are not inheritable: they have no effect, and are no error.
     sets["ambient"] = sets.get("ambient", 0) & sets.get("permitted", 0) & sets.get("inheritable", 0)
-    b.add(ops.Bounding("$.process.capabilities.bounding", sets.get("bounding", 0)))
+    b.add(ops.bounding("$.process.capabilities.bounding", sets.get("bounding", 0)))
     cwd = process["cwd"]
-    b.add(ops.Cwd("$.process.cwd", cwd, 1))
+    b.add(ops.cwd("$.process.cwd", cwd, 1))
     groups = user.get("additionalGids") or []
     b.add(
-        ops.User(
+        ops.user(
             "$.process.user", user.get("uid", 0), user.get("gid", 0), pack(f"={len(groups)}I", *groups),
             _may_set_groups(b, bool(groups)),
         )
     )  # fmt: skip
-    b.add(ops.Cwd("$.process.cwd", cwd, 0))
+    b.add(ops.cwd("$.process.cwd", cwd, 0))
     no_new_privs = bool(process.get("noNewPrivileges"))
     if no_new_privs:
-        b.add(ops.NoNewPrivs("$.process.noNewPrivileges"))
+        b.add(ops.no_new_privs("$.process.noNewPrivileges"))
     # Without no_new_privs a filter takes CAP_SYS_ADMIN to load, and it is loaded last (see `Caps`).
     held = 1 << flags.CAP_SYS_ADMIN if b.linux.get("seccomp") and not no_new_privs else 0
     b.add(
-        ops.Caps(
+        ops.caps(
             "$.process.capabilities",
             *(sets.get(name, 0) for name in ("effective", "permitted", "inheritable", "ambient")),
             held,
@@ -77,7 +77,7 @@ def attributes(b: Builder) -> None:
     )
     has_home = any(entry.startswith("HOME=") for entry in process.get("env") or ())
     home_uid = ops.NO_UID if has_home else user.get("uid", 0)
-    b.add(ops.Lookup("$.process.args[0]", process["args"][0], _search_path(process), home_uid))
+    b.add(ops.lookup("$.process.args[0]", process["args"][0], _search_path(process), home_uid))
 
 
 def _scheduling(b: Builder) -> None:
@@ -85,7 +85,7 @@ def _scheduling(b: Builder) -> None:
     if scheduler:
         bits = sum(SCHED_FLAGS[name] for name in scheduler.get("flags") or ())
         b.add(
-            ops.Scheduler(
+            ops.scheduler(
                 "$.process.scheduler", POLICIES[scheduler["policy"]], scheduler.get("nice", 0) & 0xFFFFFFFF,
                 scheduler.get("priority", 0), bits, scheduler.get("runtime", 0), scheduler.get("deadline", 0),
                 scheduler.get("period", 0),
@@ -94,7 +94,7 @@ def _scheduling(b: Builder) -> None:
     priority = b.process.get("ioPriority")
     if priority:
         value = IOPRIO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0)
-        b.add(ops.Ioprio("$.process.ioPriority", value))
+        b.add(ops.ioprio("$.process.ioPriority", value))
 
 
 def _may_set_groups(b: Builder, wanted: bool) -> bool:
@@ -109,7 +109,7 @@ def _may_set_groups(b: Builder, wanted: bool) -> bool:
 
 
 def _mask(names: list[str]) -> int:
-    """A capability set as bits. Names that the kernel does not know were refused or reported before."""
+    """A capability set as bits. `create` has warned of names that are none (config.md#linux-process)."""
     mask = 0
     for name in names:
         if name in flags.CAPABILITIES:
@@ -136,12 +136,12 @@ def seccomp(b: Builder) -> None:
     compiled = compile_filter(profile)
     if compiled.notify:
         raise Unsupported("SCMP_ACT_NOTIFY is not implemented", config_path="$.linux.seccomp.listenerPath")
-    b.add(ops.Seccomp("$.linux.seccomp", compiled.flags, compiled.program))
+    b.add(ops.seccomp("$.linux.seccomp", compiled.flags, compiled.program))
 
 
 def run(b: Builder) -> None:
     """Emit the exec."""
-    b.add(ops.Exec("$.process.args", list(b.process["args"]), list(b.process.get("env") or ())))
+    b.add(ops.exec("$.process.args", list(b.process["args"]), list(b.process.get("env") or ())))
 
 
 #: properties that are refused by name until they are implemented, with where they stand

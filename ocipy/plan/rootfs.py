@@ -17,13 +17,13 @@ def bind(b: Builder) -> None:
         # what is unbindable could not become the root, nor the source of any bind mount; the root gets to be
         # it in the end
         propagation ^= flags.MS_UNBINDABLE | flags.MS_PRIVATE
-    b.add(ops.Propagation("$.linux.rootfsPropagation", "/", propagation))
-    b.add(ops.BindRoot("$.root.path", os.clean(os.join(b.options.bundle, b.spec["root"]["path"]))))
+    b.add(ops.propagation("$.linux.rootfsPropagation", "/", propagation))
+    b.add(ops.bind_root("$.root.path", os.clean(os.join(b.options.bundle, b.spec["root"]["path"]))))
 
 
 def cover(b: Builder) -> None:
     """Emit read-only and masked paths."""
-    for key, op in (("readonlyPaths", ops.Readonly), ("maskedPaths", ops.Mask)):
+    for key, op in (("readonlyPaths", ops.readonly), ("maskedPaths", ops.mask)):
         for index, path in enumerate(b.linux.get(key) or ()):
             b.add(op(f"$.linux.{key}[{index}]", path))
 
@@ -32,18 +32,18 @@ def change(b: Builder) -> None:
     """Emit the change of root, and what could not be said before it."""
     for op in b.late:
         b.add(op)
-    b.add(ops.MoveRoot("$.root.path") if b.options.no_pivot else ops.PivotRoot("$.root.path"))
+    b.add(ops.move_root("$.root.path") if b.options.no_pivot else ops.pivot_root("$.root.path"))
     attributes = flags.RDONLY if b.spec["root"].get("readonly") else 0
     propagation = flags.PROPAGATION.get(b.linux.get("rootfsPropagation") or "", 0)
     if attributes or propagation:
         where = "$.root.readonly" if attributes else "$.linux.rootfsPropagation"
-        b.add(ops.RootAttr(where, attributes, propagation))
+        b.add(ops.root_attr(where, attributes, propagation))
 
 
 def sysctl(b: Builder) -> None:
     """Emit the kernel parameters."""
     for key, value in (b.linux.get("sysctl") or {}).items():
-        b.add(ops.ProcWrite(f'$.linux.sysctl["{key}"]', sysctl_file(key), value))
+        b.add(ops.proc_write(f'$.linux.sysctl["{key}"]', sysctl_file(key), value))
 
 
 def sysctl_file(key: str) -> str:

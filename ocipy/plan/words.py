@@ -1,0 +1,108 @@
+"""The words for operations: what `explain` prints and errors say ("can't <words>: <syscall>: <errno>")."""
+
+from __future__ import annotations
+
+from ocipy.plan import flags
+from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_SYNC = {
+    SYNC_MAPS: "the id maps", SYNC_CGROUP: "the cgroup limits, and join", SYNC_HOOKS: "the runtime's hooks",
+}  # fmt: skip
+
+
+def describe(name: str, values: tuple[Any, ...]) -> str:
+    """An operation in a line."""
+    words = _WORDS.get(name, name.replace("_", " "))
+    return words if isinstance(words, str) else words(*values)
+
+
+def args(words: list[str]) -> str:
+    """Arguments in a line, quoted where one has more than plain letters in it."""
+    return " ".join(a if a and a.isprintable() and not set(a) & set(" '\"\\$") else repr(a) for a in words)
+
+
+def _joined(*words: str) -> str:
+    return " ".join(word for word in words if word)
+
+
+def _new_fs(_slot: int, kind: str, _source: str, options: list[str], attributes: int) -> str:
+    words = ",".join(word for word in (flags.attributes(attributes), ",".join(options)) if word)
+    return f"make a {kind} mount{f' ({words})' if words else ''}"
+
+
+def _mount_attr(_slot: int, on: int, off: int, propagation: int, recursive: int, _userns: int) -> str:
+    cleared = flags.attributes(off & ~on & ~flags.ATIME, "no longer ")
+    words = _joined(flags.attributes(on), cleared, flags.propagation(propagation)) or "as it was"
+    return f"make it {words}{', recursively' if recursive else ''}"
+
+
+def _open_tree(_slot: int, source: str, how: int) -> str:
+    return f"take {source}{' and what is mounted below it' if how & flags.AT_RECURSIVE else ''}"
+
+
+def _root_attr(attributes: int, propagation: int) -> str:
+    return f"make the root {_joined(flags.attributes(attributes), flags.propagation(propagation))}"
+
+
+_WORDS: dict[str, str | Callable[..., str]] = {
+    "sync": lambda kind: f"wait for {_SYNC[kind]}",
+    "fork": "continue in a child",
+    "ready": "report that all is ready",
+    "wait_start": "wait for start",
+    "hook": lambda path, words, env, timeout: f"run hook {args([path, *words[1:]])}",
+    "exec": lambda words, env: f"exec {args(words)}",
+    "lookup": lambda name, path, uid: f"find the executable {name}",
+    "open_ns": lambda slot, file, kind, other: f"open the {flags.namespaces(kind)} namespace {file}",
+    "setns": lambda pairs: "join namespaces: " + _joined(*(flags.namespaces(kind) for _, kind in pairs)),
+    "setns_pidfd": lambda slot, kinds: f"join the container's namespaces: {flags.namespaces(kinds)}",
+    "unshare": lambda kinds: f"make new namespaces: {flags.namespaces(kinds)}",
+    "loopback": "bring lo up",
+    "hostname": lambda value: f"set the host name to {value}",
+    "domainname": lambda value: f"set the domain name to {value}",
+    "keyring": lambda name: "join a new session keyring",
+    "root_ids": lambda groups: "become root of the user namespace",
+    "dumpable": lambda on: "be traceable again" if on else "be untraceable for those inside",
+    "proc_write": lambda file, text: f"write {text.strip()} to /proc/{file}",
+    "propagation": lambda target, value: f"make {target} {flags.propagation(value)}",
+    "bind_root": lambda path: f"bind {path} on itself",
+    "open_root": "open the root directory",
+    "pivot_root": "pivot_root",
+    "move_root": "move the root over / and chroot (no pivot_root)",
+    "root_attr": _root_attr,
+    "mkdir": lambda path, mode: f"make directory {path} if missing",
+    "symlink": lambda target, path: f"link {path} to {target}",
+    "mknod": lambda path, mode, major, minor, *_: f"make node {path} {major}:{minor} mode {mode & 0o7777:o}",
+    "mask": lambda path: f"mask {path}",
+    "readonly": lambda path: f"make {path} read-only",
+    "open_tree": _open_tree,
+    "new_fs": _new_fs,
+    "mount_attr": _mount_attr,
+    "copy_up": lambda slot, path: f"copy {path} up into it",
+    "attach": lambda slot, path, how: f"attach it to {path}",
+    "legacy_mount": lambda kind, source, path, ms, data, how: (
+        f"mount {kind} from {source} on {path} ({data})"
+    ),
+    "remount": lambda path, on, off, propagation, recursive: (
+        f"remount {path} {_joined(flags.attributes(on), flags.propagation(propagation))}"
+    ),
+    "console": lambda slot, columns, rows, bind, uid: (
+        f"make a terminal{' and bind it on /dev/console' * bind}"
+    ),
+    "stdio": "make the terminal stdin, stdout and stderr",
+    "rlimit": lambda number, soft, hard: f"set {flags.RLIMIT_NAMES[number]} to {soft}:{hard}",
+    "umask": lambda value: f"set umask {value:04o}",
+    "bounding": lambda keep: f"keep in the bounding set: {flags.capabilities(keep)}",
+    "user": lambda uid, gid, *_: f"become uid {uid} gid {gid}",
+    "caps": lambda effective, *_: f"set capabilities: effective {flags.capabilities(effective)}",
+    "cwd": lambda path, tentative: f"change to directory {path}",
+    "no_new_privs": "set no_new_privs",
+    "seccomp": lambda how, program: f"load the seccomp filter ({len(program) // 8} instructions)",
+    "personality": lambda value: f"set personality {value:#x}",
+    "scheduler": lambda policy, *_: f"set scheduling policy {policy}",
+    "ioprio": lambda value: f"set I/O priority class {value >> 13} level {value & 0x1FFF}",
+}
