@@ -223,7 +223,7 @@ class Mount:
 
 
 def mounts(text: str) -> dict[str, Mount]:
-    """The mounts in a mountinfo text (other lines are skipped) by mount point; of stacked ones the topmost."""
+    """The mounts in a mountinfo text (other lines are skipped) by mount point; of stacked ones the last."""
     found = (Mount(line) for line in text.splitlines() if " - " in line)
     return {mount.point: mount for mount in found}
 

@@ -1,0 +1,539 @@
+"""The plan (docs/architecture.md): compiled from config and host facts alone, without a system call."""
+
+from __future__ import annotations
+
+import copy
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BASE, Cli, TestBundle
+
+from ocipy import plan
+from ocipy.errors import ConfigError, Error, Unsupported
+from ocipy.host import Host, parse_cgroups
+from ocipy.plan import flags, ops, words
+from ocipy.plan.builder import MAGIC, MAX_OPS, MAX_SLOTS, VERSION
+
+INIT = Path(__file__).parent.parent / "native/init"
+V1 = parse_cgroups(
+    "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
+    "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    "33 31 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "34 31 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n"
+    "35 31 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+    "3:cpu,cpuacct:/\n2:memory:/\n1:name=systemd:/\n0::/\n",
+)
+V2 = parse_cgroups("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n")
+PATHS = {"memory": "/sys/fs/cgroup/memory/c", "cpu": "/sys/fs/cgroup/cpu,cpuacct/c", "": "/sys/fs/cgroup/c"}
+
+
+def host(cgroups: Any = V2, euid: int = 0, in_userns: bool = False) -> Host:
+    return Host(cgroups, euid, in_userns)
+
+
+def compile_(config: dict[str, Any], at: Host | None = None, **options: Any) -> plan.Plan:
+    return plan.compile(config, at or host(), plan.Options("/bundle", "c", PATHS, **options))
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return copy.deepcopy(BASE)
+
+
+def user_namespace(config: dict[str, Any], host_id: int = 100000, size: int = 65536) -> dict[str, Any]:
+    config["linux"]["namespaces"].append({"type": "user"})
+    for name in ("uidMappings", "gidMappings"):
+        config["linux"][name] = [{"containerID": 0, "hostID": host_id, "size": size}]
+    return config
+
+
+def names(compiled: plan.Plan) -> list[str]:
+    return [op.name for op in compiled.ops]
+
+
+def find(compiled: plan.Plan, name: str) -> list[tuple[Any, ...]]:
+    return [op.values for op in compiled.ops if op.name == name]
+
+
+def refused(config: dict[str, Any], at: Host | None = None, **options: Any) -> Error:
+    with pytest.raises((ConfigError, Unsupported)) as caught:
+        compile_(config, at, **options)
+    return caught.value
+
+
+# --- order ---
+
+
+def test_typical_order(config: dict[str, Any]) -> None:
+    """An engine's container: each operation once, in the order in which each can still be done. The pid
+    namespace is made by the clone."""
+    compiled = compile_(config)
+    assert compiled.clone_flags == flags.NAMESPACES["pid"]
+    assert not compiled.forks
+    assert compiled.given == ["listen"]
+    found = names(compiled)
+    expected = [
+        "unshare", "setsid", "loopback", "keyring", "hostname", "propagation", "bind_root",
+        *["new_fs", "attach"] * 5, "sync", *["mknod"] * 6, *["symlink"] * 6, "mkdir",
+        *["readonly"] * 5, *["mask"] * 4, "pivot_root",
+        "bounding", "cwd", "user", "cwd", "no_new_privs", "caps", "lookup", "ready", "wait_start", "exec",
+    ]  # fmt: skip
+    assert found == expected
+
+
+def test_order_with_user_namespace(config: dict[str, Any]) -> None:
+    """With a user namespace: limits before anything, sources taken as the host's root, then the namespace,
+    its maps, its root's ids, the other namespaces, and a child that is in the pid namespace."""
+    user_namespace(config)
+    config["process"]["oomScoreAdj"] = 5
+    config["mounts"].append({"destination": "/m", "source": "data", "options": ["rbind"]})
+    compiled = compile_(config)
+    assert compiled.clone_flags == 0
+    assert compiled.forks
+    found = names(compiled)
+    order = [
+        "proc_write",
+        "open_tree",
+        "sync",
+        "unshare",
+        "sync",
+        "root_ids",
+        "unshare",
+        "fork",
+        "setsid",
+        "bind_root",
+    ]
+    places = [found.index("proc_write")]
+    for name in order[1:]:
+        places.append(found.index(name, places[-1] + 1))
+    assert places == sorted(places)
+    assert "mknod" not in found  # refused in a user namespace: bound instead
+    assert find(compiled, "unshare")[0] == (flags.NAMESPACES["user"],)
+    sources = [values[1] for values in find(compiled, "open_tree")]
+    assert sources == [
+        "/bundle/data",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+        "/dev/tty",
+    ]
+    assert found.index("open_tree") < found.index("unshare")
+
+
+def test_hooks_order(config: dict[str, Any]) -> None:
+    """runtime.md#lifecycle: the runtime's hooks before createContainer ones, all before pivot_root;
+    startContainer ones right before the exec, seccomp after them."""
+    config["hooks"] = {
+        kind: [{"path": f"/{kind}"}] for kind in ("createRuntime", "createContainer", "startContainer")
+    }
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    compiled = compile_(config)
+    found = [(op.name, op.path) for op in compiled.ops]
+    order = [
+        ("sync", "$.hooks"), ("hook", "$.hooks.createContainer[0]"), ("pivot_root", "$.root.path"),
+        ("ready", ""),
+        ("wait_start", ""), ("hook", "$.hooks.startContainer[0]"), ("seccomp", "$.linux.seccomp"),
+        ("exec", "$.process.args"),
+    ]  # fmt: skip
+    assert [entry for entry in found if entry in order] == order
+
+
+def test_joined_namespaces(config: dict[str, Any]) -> None:
+    """Joined namespaces are all opened, with the config path of each, before any is entered, and not
+    dumpable is what enters."""
+    config["linux"]["namespaces"] = [
+        {"type": "mount"}, {"type": "network", "path": "/n"}, {"type": "pid", "path": "/p"},
+        {"type": "ipc", "path": "/i"},
+    ]  # fmt: skip
+    del config["hostname"]
+    compiled = compile_(config)
+    assert names(compiled)[:5] == ["open_ns", "open_ns", "open_ns", "dumpable", "setns"]
+    assert [op.path for op in compiled.ops[:3]] == [f"$.linux.namespaces[{n}].path" for n in (1, 2, 3)]
+    assert (compiled.forks, compiled.clone_flags) == (True, 0)
+    assert compiled.ops[3].values == (0,)
+
+
+def test_cgroup_namespace_after_membership(config: dict[str, Any]) -> None:
+    """cgroup_namespaces(7): its root is the cgroup that the process is in when it is made; and a cgroup
+    mount comes after both."""
+    config["linux"]["namespaces"].append({"type": "cgroup"})
+    config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup"})
+    compiled = compile_(config)
+    membership = next(
+        n for n, op in enumerate(compiled.ops) if op.name == "sync" and op.values == (ops.SYNC_CGROUP,)
+    )
+    assert compiled.ops[membership + 1].values == (flags.NAMESPACES["cgroup"],)
+    assert compiled.ops[membership + 2].values[1] == "cgroup2"
+
+
+def test_root_is_last(config: dict[str, Any]) -> None:
+    """What makes mounts read-only comes when everything is in them, and the root's own attributes after
+    pivot_root."""
+    config["root"]["readonly"] = True
+    config["linux"]["rootfsPropagation"] = "shared"
+    config["mounts"][1]["options"].append("ro")
+    found = names(compile_(config))
+    assert found.index("remount") < found.index("pivot_root") < found.index("root_attr")
+    assert found.index("remount") > max(
+        n for n, name in enumerate(found) if name in ("mknod", "symlink", "attach")
+    )
+    assert "move_root" in names(compile_(config, no_pivot=True))
+    assert "pivot_root" not in names(compile_(config, no_pivot=True))
+
+
+def test_exec_plan(config: dict[str, Any]) -> None:
+    """exec: joins by pidfd, undumpable, and shares the rest with create."""
+    kinds = flags.NAMESPACES["pid"] | flags.NAMESPACES["mount"]
+    compiled = plan.compile_exec(config, host(), plan.Options("/bundle", "c"), kinds)
+    found = names(compiled)
+    assert found[:5] == ["sync", "dumpable", "setns_pidfd", "fork", "setsid"]
+    assert compiled.given == ["pidfd"]
+    assert found[-3:] == ["lookup", "ready", "exec"]
+    assert "root_ids" not in found
+    kinds |= flags.NAMESPACES["user"]
+    assert "root_ids" in names(
+        plan.compile_exec(user_namespace(config), host(), plan.Options("/bundle", "c"), kinds)
+    )
+
+
+def test_pure(config: dict[str, Any]) -> None:
+    """compile changes nothing that it is given, and says the same each time."""
+    user_namespace(config)
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    before = copy.deepcopy(config)
+    first, second = compile_(config), compile_(config)
+    assert config == before
+    assert first.encode() == second.encode()
+
+
+# --- single sections ---
+
+
+def test_device_in_user_namespace(config: dict[str, Any]) -> None:
+    """A caller that is itself in a user namespace may not mknod either; a fifo it may make."""
+    config["linux"]["devices"] = [{"path": "/p", "type": "p"}]
+    compiled = compile_(config, host(in_userns=True))
+    assert [values[0] for values in find(compiled, "mknod")] == ["/p"]
+    assert len(find(compiled, "open_tree")) == 6
+
+
+def test_cgroup_v1_mount(config: dict[str, Any]) -> None:
+    """config-linux.md#default-filesystems: on v1 the type `cgroup` is a tmpfs with a mount per hierarchy,
+    and links for the controllers that share one."""
+    config["mounts"] = [{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid"]}]
+    compiled = compile_(config, host(V1))
+    assert [v[1] for v in find(compiled, "open_tree")] == [
+        PATHS["cpu"],
+        PATHS["memory"],
+        "/sys/fs/cgroup/systemd",
+    ]
+    assert [v[1] for v in find(compiled, "symlink")][:2] == ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpuacct"]
+    config["linux"]["namespaces"].append({"type": "cgroup"})
+    compiled = compile_(config, host(V1))
+    assert [v[3] for v in find(compiled, "new_fs")] == [
+        ["mode=755"],
+        ["cpu", "cpuacct"],
+        ["memory"],
+        ["none", "name=systemd"],
+    ]
+
+
+def test_mount_options(config: dict[str, Any]) -> None:
+    """config.md#linux-mount-options: words to flags; later ones win; what is the kernel's goes to the
+    kernel."""
+    config["mounts"] = [
+        {
+            "destination": "/a",
+            "type": "tmpfs",
+            "options": ["noexec", "exec", "nosuid", "size=1m", "sync", "noatime"],
+        },
+        {"destination": "/b", "source": "/s", "options": ["rbind", "ro", "rnodev", "rshared", "unbindable"]},
+    ]
+    compiled = compile_(config)
+    assert find(compiled, "new_fs")[0][3:] == (["sync", "size=1m"], flags.NOSUID | flags.NOATIME)
+    set_, recursive, shared, unbindable = find(compiled, "mount_attr")
+    assert set_[1:5] == (flags.RDONLY, 0, 0, 0)
+    assert recursive[1:5] == (flags.NODEV, 0, 0, 1)
+    assert shared[3:5] == (flags.MS_SHARED, 1)
+    assert unbindable[3:5] == (flags.MS_UNBINDABLE, 0)
+
+
+def test_every_option_has_a_place() -> None:
+    """config.md#linux-mount-options: each word of the spec's table is known to exactly one of the tables."""
+    spec_words = {
+        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion",
+        "lazytime", "loud", "mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion",
+        "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private",
+        "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount", "rexec", "rnoatime",
+        "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro",
+        "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid",
+        "rsymfollow", "runbindable", "rw", "shared", "silent", "slave", "strictatime", "suid",
+        "symfollow", "sync", "tmpcopyup", "unbindable", "rnodev",
+    }  # fmt: skip
+    tables = [
+        flags.MOUNT_ATTRIBUTES, flags.RECURSIVE_ATTRIBUTES, flags.PROPAGATION, flags.SUPERBLOCK,
+        {"bind": 0, "rbind": 0, "remount": 0, "tmpcopyup": 0},
+    ]  # fmt: skip
+    for word in spec_words:
+        assert sum(word in table for table in tables) == 1, word
+    assert sum(map(len, tables)) == len(set().union(*tables))
+
+
+def test_sysctl_files() -> None:
+    """sysctl(8): the separator is whichever of dot and slash comes first."""
+    from ocipy.plan.rootfs import sysctl_file
+
+    assert sysctl_file("net.ipv4.ip_forward") == "sys/net/ipv4/ip_forward"
+    assert sysctl_file("net/ipv4/conf/eth0.1/forwarding") == "sys/net/ipv4/conf/eth0.1/forwarding"
+    assert sysctl_file("net.ipv4.conf.eth0/1.forwarding") == "sys/net/ipv4/conf/eth0.1/forwarding"
+
+
+def test_ambient_within_inheritable(config: dict[str, Any]) -> None:
+    """capabilities(7): ambient ones that are not inheritable have no effect, and `runc spec` always wrote
+    them."""
+    config["process"]["capabilities"] |= {"ambient": ["CAP_KILL", "CAP_CHOWN"], "inheritable": ["CAP_KILL"]}
+    assert find(compile_(config), "caps")[0][3] == 1 << 5
+
+
+# --- what is refused, with its config path ---
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("process", "apparmorProfile", "p"),
+        ("process", "selinuxLabel", "l"),
+        ("process", "execCPUAffinity", {"initial": "0"}),
+        ("linux", "mountLabel", "l"),
+        ("linux", "intelRdt", {"closID": "x"}),
+        ("linux", "netDevices", {"eth0": {}}),
+        ("linux", "memoryPolicy", {"mode": "MPOL_DEFAULT"}),
+    ],
+)
+def test_not_implemented(config: dict[str, Any], section: str, key: str, value: Any) -> None:
+    """What is not implemented is refused by its path, never passed over."""
+    config[section][key] = value
+    error = refused(config)
+    assert (type(error), error.config_path) == (Unsupported, f"$.{section}.{key}")
+
+
+@pytest.mark.parametrize(
+    ("mount", "where"),
+    [
+        ({"destination": "/m", "source": "/s", "options": ["bind", "mode=1"]}, ".options"),
+        ({"destination": "/m", "source": "/s", "options": ["bind", "sync"]}, ".options"),
+        ({"destination": "/m", "type": "bind"}, ".source"),
+        ({"destination": "/m"}, ".type"),
+        ({"destination": "/proc", "type": "tmpfs"}, ".destination"),
+        ({"destination": "/proc/sys", "type": "tmpfs"}, ".destination"),
+        ({"destination": "proc//./sys/../keys", "type": "tmpfs"}, ".destination"),
+        ({"destination": "/m", "type": "proc", "options": ["tmpcopyup"]}, ".options"),
+        ({"destination": "/m", "source": "/s", "options": ["bind", "tmpcopyup"]}, ".options"),
+        ({"destination": "/m", "options": ["remount", "size=1"]}, ".options"),
+        ({"destination": "/m", "type": "cgroup", "options": ["memory"]}, ".options"),
+        ({"destination": "/m", "type": "tmpfs", "options": ["ro", "idmap"]}, ".options[1]"),
+        (
+            {
+                "destination": "/m",
+                "source": "/s",
+                "options": ["bind"],
+                "uidMappings": [{}],
+                "gidMappings": [{}],
+            },
+            ".uidMappings",
+        ),
+    ],
+)
+def test_refused_mounts(config: dict[str, Any], mount: dict[str, Any], where: str) -> None:
+    """config.md#mounts: mounts that can't be had, by their paths."""
+    config["mounts"] = [{"destination": "/a", "type": "tmpfs"}, mount]
+    assert refused(config).config_path == f"$.mounts[1]{where}"
+
+
+def test_more_refusals(config: dict[str, Any]) -> None:
+    """The rest of what only the compiler knows."""
+    without = copy.deepcopy(config)
+    without["linux"]["namespaces"] = [{"type": "pid"}]
+    assert refused(without).config_path == "$.linux.namespaces"
+    notify = copy.deepcopy(config)
+    notify["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+    }  # fmt: skip
+    assert refused(notify).config_path.startswith("$.linux.seccomp")
+    groups = user_namespace(copy.deepcopy(config), 1000, 1)
+    groups["process"]["user"]["additionalGids"] = [1]
+    assert refused(groups, host(euid=1000)).config_path == "$.process.user.additionalGids"
+
+
+def test_limits(config: dict[str, Any]) -> None:
+    """What does not fit into the helper is refused here, not there."""
+    mounts = [{"destination": f"/m{n}", "source": "/s", "options": ["bind"]} for n in range(MAX_SLOTS)]
+    config["mounts"] = mounts
+    assert len(compile_(config).ops) > 2 * MAX_SLOTS
+    assert refused(user_namespace(copy.deepcopy(config))).config_path == "$.mounts"
+    config["mounts"] = mounts * (MAX_OPS // MAX_SLOTS)
+    assert "operations" in str(refused(config))
+
+
+# --- encoding ---
+
+
+def test_numbers_and_names() -> None:
+    """Every operation has the number and name that the helper has, no more and no less; so have the header's
+    constants and the limits."""
+    text = (INIT / "ops.h").read_text()
+    theirs = {name: int(code) for code, name in re.findall(r"X\((\d+), (\w+), op_\w+\)", text)}
+    assert {kind.name: kind.code for kind in ops.KINDS} == theirs
+    assert len({kind.code for kind in ops.KINDS}) == len(ops.KINDS)
+    constants = dict(re.findall(r"#define OCIPY_PLAN_(\w+) (\w+)u", text))
+    assert (int(constants["MAGIC"], 16), int(constants["VERSION"])) == (MAGIC, VERSION)
+    limits = dict(re.findall(r"#define MAX_(\w+) (\d+)", (INIT / "init.h").read_text()))
+    assert (int(limits["SLOTS"]), int(limits["OPS"])) == (MAX_SLOTS, MAX_OPS)
+
+
+def test_layouts() -> None:
+    """Each handler reads what its operation's layout writes, in that order."""
+    reads = {"rd_u32": "I", "rd_u64": "Q", "rd_str": "s", "rd_strs": "S", "rd_bytes": "b"}
+    sources = "\n".join(path.read_text() for path in sorted(INIT.glob("*.c")))
+    for kind in ops.KINDS:
+        match = re.search(rf"^int op_{kind.name}\(.*?^}}", sources, re.MULTILINE | re.DOTALL)
+        assert match, kind.name
+        body = match.group()
+        found = "".join(reads[name] for name in re.findall(r"\b(rd_\w+)\(", body))
+        assert found == kind.layout.replace("P", "III"), kind.name
+
+
+SAMPLE: dict[str, Any] = {
+    "I": 7,
+    "Q": 1 << 40,
+    "s": "tëxt",
+    "S": ["a", ""],
+    "b": b"\0\1",
+    "P": [(1, 2), (3, 4)],
+}
+ENCODED = {
+    "I": struct.pack("=I", 7),
+    "Q": struct.pack("=Q", 1 << 40),
+    "s": struct.pack("=I", 6) + "tëxt\0".encode(),
+    "S": struct.pack("=II", 2, 2) + b"a\0" + struct.pack("=I", 1) + b"\0",
+    "b": struct.pack("=I", 2) + b"\0\1",
+    "P": struct.pack("=IIIII", 2, 1, 2, 3, 4),
+}
+
+
+@pytest.mark.parametrize("kind", ops.KINDS, ids=lambda kind: kind.name)
+def test_encoding(kind: ops.Kind) -> None:
+    """Each operation encodes by its layout, with its number and length first."""
+    encoded = kind("$.x", *(SAMPLE[letter] for letter in kind.layout)).encode()
+    body = b"".join(ENCODED[letter] for letter in kind.layout)
+    assert encoded == struct.pack("=II", kind.code, len(body)) + body
+
+
+def test_too_few_values() -> None:
+    """A value too many or too few is an error where it is encoded."""
+    with pytest.raises(ValueError, match="zip"):
+        ops.hostname("").encode()
+
+
+def test_header(config: dict[str, Any]) -> None:
+    """The plan's header: magic, version, count, descriptors given, the operation to fail, and whether to
+    measure."""
+    compiled = compile_(config)
+    head = struct.unpack_from("=6I", compiled.encode(fault=3, timings=True))
+    assert head == (MAGIC, VERSION, len(compiled.ops), 1, 3, 1)
+    assert struct.unpack_from("=6I", compiled.encode())[4:] == (plan.NO_FAULT, 0)
+
+
+def test_undecodable_names(config: dict[str, Any]) -> None:
+    """Bytes of the config's strings that are no text come out as they went in."""
+    config["process"]["args"] = ["/bin/\udcff"]
+    assert b"/bin/\xff\0" in compile_(config).encode()
+
+
+# --- words ---
+
+
+def rich(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with one of everything."""
+    config["linux"]["namespaces"] += [{"type": "time"}, {"type": "cgroup"}]
+    config["linux"] |= {
+        "timeOffsets": {"boottime": {"secs": 5}},
+        "sysctl": {"net.ipv4.ip_forward": "1"},
+        "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}],
+        "rootfsPropagation": "slave",
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}],
+        },
+        "personality": {"domain": "LINUX"},
+    }
+    config["root"]["readonly"] = True
+    config["domainname"] = "nis"
+    config["process"] |= {
+        "terminal": True, "oomScoreAdj": 7, "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+        "scheduler": {"policy": "SCHED_BATCH"}, "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
+    }  # fmt: skip
+    config["process"]["user"] |= {"umask": 0o27, "additionalGids": [5]}
+    config["mounts"] += [
+        {"destination": "/b", "source": "/tmp", "options": ["rbind", "ro", "rnosuid", "slave"]},
+        {"destination": "/c", "type": "tmpfs", "options": ["tmpcopyup", "ro", "nosymfollow"]},
+        {"destination": "/o", "type": "overlay", "options": ["lowerdir=" + "x" * 300]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]},
+    ]
+    config["hooks"] = {kind: [{"path": "/bin/true"}] for kind in ("createContainer", "startContainer")}
+    return config
+
+
+def test_words(config: dict[str, Any]) -> None:
+    """Every operation of any plan has words: one line, with no trace of a default representation."""
+    rich_plan = compile_(rich(copy.deepcopy(config)))
+    joined = copy.deepcopy(config)
+    joined["linux"]["namespaces"][-1]["path"] = "/ns"
+    plans = [
+        rich_plan, compile_(user_namespace(joined)), compile_(config, no_pivot=True),
+        compile_(rich(config), host(V1)),
+        plan.compile_exec(config, host(), plan.Options("/b", "c"), 0x20000000),
+    ]  # fmt: skip
+    seen = set()
+    for compiled in plans:
+        for name, line, path in compiled.lines():
+            seen.add(name)
+            assert line, name
+            assert not {"\n", "<"} & set(line), name
+            assert path == "" or path.startswith("$."), name
+    assert {kind.name for kind in ops.KINDS} - seen == set()
+    assert set(words._WORDS) <= {kind.name for kind in ops.KINDS}
+
+
+def test_words_of_some(config: dict[str, Any]) -> None:
+    """A few of them to the letter."""
+    lines = {name: line for name, line, _ in compile_(rich(config)).lines()}
+    assert lines["fork"] == "continue in a child"
+    assert lines["rlimit"] == "set RLIMIT_CORE to 0:0"
+    assert lines["umask"] == "set umask 0027"
+    assert lines["root_attr"] == "make the root ro slave"
+    assert lines["exec"] == "exec true"
+    assert lines["bounding"] == "keep in the bounding set: CAP_KILL,CAP_NET_BIND_SERVICE,CAP_AUDIT_WRITE"
+
+
+def test_explain(cli: Cli, bundle: TestBundle) -> None:
+    """`ocipy explain` prints the cgroups and the plan, one operation a line with its config path; and does
+    nothing."""
+    lines = cli("explain", str(bundle.save())).stdout.splitlines()
+    plain = [line.split()[0] for line in lines]
+    compiled = names(compile_(bundle.config))
+    assert plain[plain.index("clone3") :] == ["clone3", *compiled]
+    assert any(line.endswith("[$.linux.maskedPaths[0]]") and "mask /proc/kcore" in line for line in lines)
+    assert all(name == "cgroup" for name in plain[: plain.index("clone3")])
+    assert not cli.root.exists()
+
+
+def test_explain_refuses(cli: Cli, bundle: TestBundle) -> None:
+    """`ocipy explain` refuses what create refuses."""
+    bundle.config["process"]["apparmorProfile"] = "p"
+    assert "$.process.apparmorProfile" in cli("explain", str(bundle.save()), code=1).stderr
