@@ -44,7 +44,7 @@ class _Context:
     memo: dict[str, str] = {}
 
 
-_scan = make_scanner(_Context())
+_scan = make_scanner(_Context())  # type: ignore[arg-type]  # the stub asks for more than the scanner does
 
 
 def loads(data: bytes | str) -> Any:
@@ -62,8 +62,10 @@ def loads(data: bytes | str) -> Any:
         value, end = _scan(text, start)
     except StopIteration as stop:
         raise JSONError(f"expected a value at {_place(text, stop.value)}") from None
-    except (RecursionError, SystemError):  # CPython 3.11 may raise either
+    except RecursionError:
         raise JSONError("nested too deeply") from None
+    except SystemError:  # CPython 3.11 has no other exception to raise while json.decoder is not imported
+        raise _worded(text, start) from None
     except JSONError:
         raise
     except ValueError as error:
@@ -72,6 +74,19 @@ def loads(data: bytes | str) -> Any:
     if rest:
         raise JSONError(f"more text after the value at {_place(text, len(text) - len(rest))}")
     return value
+
+
+def _worded(text: str, start: int) -> JSONError:
+    """What the C scanner has against a text, once it finds the exception that it wants to raise."""
+    import json.decoder  # noqa: F401
+
+    try:
+        _scan(text, start)
+    except (RecursionError, SystemError):
+        return JSONError("nested too deeply")
+    except (StopIteration, ValueError) as error:
+        return JSONError(str(error).lower())
+    return JSONError("not JSON")
 
 
 def _place(text: str, index: int) -> str:

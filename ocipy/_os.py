@@ -15,7 +15,7 @@ from posix import (
     O_RDONLY,
     O_TRUNC,
     O_WRONLY,
-    _exit,  # noqa: F401
+    _exit as _exit,
     close,
     environ as _environ,
     open,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fcntl import F_GETFD, FD_CLOEXEC, fcntl
+
 from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.cli.parser import Args, Flag
@@ -50,9 +52,11 @@ def preserved(args: Args) -> tuple[int, ...]:
     fds = tuple(range(3, 3 + count))
     for fd in fds:
         try:
-            os.fstat(fd)
+            inherited = not fcntl(fd, F_GETFD) & FD_CLOEXEC  # else it is one that this process has opened itself
         except OSError:
-            raise UsageError(f"--preserve-fds: descriptor {fd} is not open") from None
+            inherited = False
+        if not inherited:
+            raise UsageError(f"--preserve-fds: descriptor {fd} is not open")
     return fds
 
 

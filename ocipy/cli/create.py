@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocipy.cli import common
 from ocipy.cli.main import Context
-from ocipy.cli.parser import Args, Command
+from ocipy.cli.parser import Command
 from ocipy.container.bundle import Bundle
 from ocipy.container.create import CreateOptions, create
 from ocipy.state import Store
@@ -22,16 +22,18 @@ COMMAND = Command(
 
 def run(context: Context) -> int:
     args = context.args
-    create(Store(context.root), args.rest[0], Bundle(args.bundle or ".").path, options(args))
+    create(Store(context.root), args.rest[0], Bundle(args.bundle or ".").path, options(context))
     return 0
 
 
-def options(args: Args) -> CreateOptions:
+def options(context: Context) -> CreateOptions:
     """The flags that create and run share."""
+    args = context.args
     return CreateOptions(
         console_fd=common.connect_console(args.console_socket),
         pid_file=common.absolute(args.pid_file),
         preserve_fds=common.preserved(args),
         no_pivot=args.no_pivot,
         no_new_keyring=args.no_new_keyring,
+        warn=context.warn,
     )

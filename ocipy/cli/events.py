@@ -7,7 +7,6 @@ from select import POLLIN, poll
 from time import monotonic
 
 from ocipy import _json as json
-from ocipy import _os as os
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
@@ -67,7 +66,9 @@ def _follow(record: Record, name: str, interval: float) -> None:
     """Print usage at every interval and each kill for lack of memory, until the container has ended."""
     cgroup = record.cgroup()
     assert cgroup is not None
-    pidfd = os.pidfd_open(record.pid, 0)
+    pidfd = record.pidfd()
+    if pidfd < 0:
+        raise stop.not_running(record)
     with cgroup.oom_watch() as oom:
         watch = poll()
         watch.register(pidfd, POLLIN)

@@ -11,6 +11,7 @@ from ocipy.container import foreground
 from ocipy.container.exec import exec_process, process_of
 from ocipy.container.record import Record
 from ocipy.errors import ConfigError, UsageError
+from ocipy.plan.flags import CAPABILITIES
 from ocipy.state import Store
 
 TYPE_CHECKING = False
@@ -46,15 +47,18 @@ def run(context: Context) -> int:
     process = _process(args, record)
     console = None
     fd = common.connect_console(args.console_socket)
-    if fd >= 0 and not process.get("terminal"):
-        raise UsageError("--console-socket: the process has no terminal", hint="--tty")
+    if fd >= 0 and not args.detach:
+        raise UsageError("--console-socket: only with --detach; in the foreground the terminal is the caller's")
     if process.get("terminal") and fd < 0 and not args.detach:
-        from ocipy.container.terminal import Console
+        from ocipy.container.terminal import Console, window
 
         console = Console()
         fd = console.theirs
+        width, height = window()
+        process.setdefault("consoleSize", {"width": width, "height": height})
     if not args.detach:
         foreground.become_subreaper()
+        foreground.hold_signals()
     launched = exec_process(
         record, process, preserve_fds=common.preserved(args), console_fd=fd,
         pid_file=common.absolute(args.pid_file),
@@ -83,6 +87,9 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
         user["additionalGids"] = [*(user.get("additionalGids") or []), *args.additional_gids]
     process["user"] = user
     if args.cap:
+        for name in args.cap:
+            if name not in CAPABILITIES:
+                raise UsageError(f"--cap: there is no capability {name!r}")
         sets = {name: list(names) for name, names in (process.get("capabilities") or {}).items()}
         for name in ("bounding", "effective", "permitted"):
             sets[name] = sorted({*sets.get(name, ()), *args.cap})

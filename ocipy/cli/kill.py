@@ -35,7 +35,7 @@ def number(text: str) -> int:
 
     if text.isascii() and text.isdigit():
         value = int(text)
-        if 0 < value < _signal.NSIG:
+        if value < _signal.NSIG:  # 0 only asks whether it runs
             return value
     else:
         name = text.upper()

@@ -34,14 +34,15 @@ def run(context: Context) -> int:
             with store.open(name) as entry:
                 record = Record.load(entry)
                 found.append(_row(record))
-        except StateError:
-            continue  # deleted meanwhile
+        except StateError as error:
+            if error.code != "container-not-found":  # deleted meanwhile
+                context.warn(str(error))
     if context.args.quiet:
         lines = [row["id"] for row in found]
     elif context.args.format == "json":
         lines = [json.dumps(found)]
     else:
-        titles = {"id": "ID", "pid": "PID", "status": "STATUS", "bundle": "BUNDLE", "created": "CREATED", "owner": "OWNER"}
+        titles = {name: name.upper() for name in ("id", "pid", "status", "bundle", "created", "owner")}
         lines = table([titles, *found])
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0

@@ -7,6 +7,7 @@ well, as JSON with all its fields if ``--log-format json``.
 from __future__ import annotations
 
 import sys
+from _signal import SIG_DFL, SIGCHLD, signal
 
 from ocipy import _os as os
 from ocipy.cli.parser import Args, Command, Flag, describe, parse
@@ -31,7 +32,7 @@ GLOBAL = Command(
         Flag("log-format", "form of the log entries: text or json", "FORMAT", choices=("text", "json")),
         Flag("debug", "log more, and show tracebacks"),
         Flag("systemd-cgroup", "let systemd make the cgroups"),
-        Flag("help h", "show this text"),
+        Flag("help h", "show this text, or a command's"),
         Flag("version v", "show the versions"),
     ),
 )
@@ -57,6 +58,7 @@ class Context:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command line and exit with its status."""
+    _ready_process()
     code = run(sys.argv[1:] if argv is None else argv)
     try:
         sys.stdout.flush()
@@ -64,6 +66,19 @@ def main(argv: list[str] | None = None) -> None:
     except OSError:
         code = code or 1
     os._exit(code)  # nothing is left to tear down, and the interpreter's own end takes a millisecond
+
+
+def _ready_process() -> None:
+    """Undo what whoever started us may have left us with, and would go wrong later."""
+    signal(SIGCHLD, SIG_DFL)  # ignored, the kernel would reap our children, and their status be lost
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:  # closed, whatever is opened next would become the container's standard input, say
+            os.open("/dev/null", os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(1 if name == "stdout" else 2, "w", closefd=False))
 
 
 def run(argv: list[str]) -> int:
@@ -78,20 +93,23 @@ def run(argv: list[str]) -> int:
         options = parse(GLOBAL, argv, stop_at_first=True)
         if options.version:
             return _version()
-        if options.help or not options.rest or options.rest == ["help"]:
+        words = options.rest
+        if words[:1] == ["help"]:
+            words = [words[1], "--help"] if len(words) > 1 else []
+        if options.help or not words:
             sys.stdout.write(_help())
             return 0
         if options.systemd_cgroup:
             raise UsageError("--systemd-cgroup is not implemented", hint="the cgroupfs driver is the only one")
-        name = options.rest[0]
+        name = words[0]
         if name not in COMMANDS:
             raise UsageError(f"no such command: {name!r}", hint="ocipy help lists them")
         module = _load(name)
-        words = options.rest[1:]
-        if "--help" in words[:1] or "-h" in words[:1]:
+        args = parse(module.COMMAND, words[1:])
+        if args.help:
             sys.stdout.write(describe(module.COMMAND))
             return 0
-        return int(module.run(Context(parse(module.COMMAND, words), options)))
+        return int(module.run(Context(args, options)))
     except Error as error:
         _report(options, error)
     except KeyboardInterrupt:
@@ -108,12 +126,12 @@ def _load(name: str) -> Any:
 
 
 def _report(options: Args | None, error: Error) -> None:
-    text = str(error)
+    text = " | ".join(str(error).strip().split("\n"))  # of a hook's output, say: the last line is to have all
     for note in getattr(error, "__notes__", ()):
         sys.stderr.write(f"ocipy: {note}\n")
     if options is not None:
         _log(options, "error", text, error.fields())
-    sys.stderr.write(f"ocipy: {text}\n" if "\n" not in text else f"ocipy: {text.replace(chr(10), ' | ')}\n")
+    sys.stderr.write(f"ocipy: {text}\n")
 
 
 def _log(options: Args, level: str, text: str, fields: dict[str, str]) -> None:

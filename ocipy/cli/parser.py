@@ -84,10 +84,11 @@ class Command:
 
 
 class Args:
-    """Parsed arguments: an attribute per flag, and ``rest``, the positional ones."""
+    """Parsed arguments: an attribute per flag, ``rest`` (the positional ones), and ``help``: it was asked for."""
 
     def __init__(self, flags: tuple[Flag, ...]) -> None:
         self.rest: list[str] = []
+        self.help = False
         for flag in flags:
             setattr(self, flag.key, [] if flag.many else (None if flag.value else False))
 
@@ -122,6 +123,9 @@ def parse(command: Command, argv: list[str], *, stop_at_first: bool = False) -> 
             continue
         name, equals, text = word.lstrip("-").partition("=")
         flag = table.get(name)
+        if flag is None and name in ("help", "h"):
+            args.help = True
+            return args
         if flag is None:
             where = f"{command.name}: " if command.name else ""
             raise UsageError(f"{where}flag provided but not defined: {word.partition('=')[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy import _os as os
 from ocipy.cli import common, create
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
@@ -9,9 +10,10 @@ from ocipy.container import foreground, stop
 from ocipy.container.bundle import Bundle
 from ocipy.container.channel import Launched
 from ocipy.container.create import create as create_container
-from ocipy.container.record import Record
+from ocipy.container.create import remove_pid_file
 from ocipy.container.start import start
-from ocipy.errors import UsageError
+from ocipy.errors import Error, UsageError
+from ocipy.spec.load import read
 from ocipy.state import Store
 
 COMMAND = Command(
@@ -30,7 +32,7 @@ COMMAND = Command(
 
 def run(context: Context) -> int:
     args = context.args
-    options = create.options(args)
+    options = create.options(context)
     options.timings = args.timings
     bundle = Bundle(args.bundle or ".")
     console = None
@@ -44,39 +46,43 @@ def run(context: Context) -> int:
             options.console_fd = console.theirs
         if not args.no_subreaper:
             foreground.become_subreaper()
+        foreground.hold_signals()
     record, launched = create_container(Store(context.root), args.rest[0], bundle.path, options)
     if args.timings:
         _print_timings(launched)
     try:
+        master = console.master() if console else -1  # before the start: it has the window's size by then
         start(record, launched.plan)
     except BaseException:
-        stop.delete(record, force=True)
+        if options.pid_file:
+            remove_pid_file(options.pid_file)
+        if os.exists(record.entry.path):  # a failed hook has it deleted already
+            stop.delete(record, force=True)
         raise
     if args.detach:
         return 0
-    _unlock(record)
-    code = foreground.attend(launched.pid, launched.pidfd, console.master() if console else -1)
+    record.entry.close()  # the lock: other commands may change the container while it runs
+    code = foreground.attend(launched.pid, launched.pidfd, master)
     if not args.keep:
-        record = common.locked(context.root, args.rest[0])
-        for warning in stop.delete(record, force=True):
-            context.warn(warning)
+        _delete(context)
     return code
 
 
-def _unlock(record: Record) -> None:
-    """Let other commands change the container while it runs."""
-    record.entry.close()
+def _delete(context: Context) -> None:
+    """Remove what has ended. What goes wrong is told, but the exit status is the program's."""
+    try:
+        for warning in stop.delete(common.locked(context.root, context.args.rest[0]), force=True):
+            context.warn(warning)
+    except Error as error:
+        if error.code != "container-not-found":  # somebody else was faster
+            context.warn(str(error))
 
 
 def _wants_terminal(bundle: Bundle) -> bool:
-    """Whether the config asks for a terminal. Read before it is validated: create will do that."""
-    from ocipy import _json as json
-    from ocipy import _os as os
-
+    """Whether the config asks for a terminal. Not judged here: create will do that."""
     try:
-        config = json.loads(os.read_bytes(f"{bundle.path}/config.json"))
-        return config["process"]["terminal"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+        return read(bundle.path)[0]["process"]["terminal"] is True
+    except (Error, KeyError, TypeError):
         return False
 
 

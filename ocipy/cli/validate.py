@@ -14,8 +14,13 @@ COMMAND = Command("validate", "List all faults of a bundle's config.json", "[BUN
 def run(context: Context) -> int:
     bundle = Bundle(context.args.rest[0] if context.args.rest else ".")
     faults = bundle.validate()
+    if not faults:
+        from ocipy.spec.notices import notices
+
+        for notice in notices(bundle.spec):
+            context.warn(notice.text)
     for fault in faults:
-        sys.stdout.write(f"{fault.text()}\n")
+        sys.stdout.write(f"{fault.text}\n")
     if faults:
         sys.stderr.write(f"ocipy: {bundle.path}/config.json has {len(faults)} fault{'s' * (len(faults) > 1)}\n")
     return 1 if faults else 0

@@ -40,9 +40,10 @@ class Process:
         pidfd: for poll(2); owned by this object.
     """
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, pidfd: int, *, child: bool = False) -> None:
         self.pid = pid
         self.pidfd = pidfd
+        self._child = child
         self._code: int | None = None
         self._lock = allocate_lock()
 
@@ -53,9 +54,9 @@ class Process:
             timeout: seconds to wait at the most.
 
         Returns:
-            Its exit status, 128 + n if signal n ended it. None where that can't be known: only a parent gets
-            the status of its child, and it may be lost if the embedding program ignores SIGCHLD or waits for
-            any child (the kernel still knows it from 6.15 on).
+            Its exit status, 128 + n if signal n ended it. None for a process that is not a child of this one,
+            whose status only its parent gets; and for a child where the embedding program ignores SIGCHLD, or
+            was faster to wait for any child, unless the kernel keeps the status (from 6.15 on).
 
         Raises:
             TimeoutError: it still runs.
@@ -71,7 +72,7 @@ class Process:
                 raise TimeoutError(f"process {self.pid} still runs")
             with self._lock:
                 if self.pidfd >= 0:
-                    self._code = _reap(pidfd)
+                    self._code = self._reap(pidfd)
                     self._close()
         finally:
             os.close(pidfd)
@@ -87,19 +88,17 @@ class Process:
             os.close(self.pidfd)
             self.pidfd = -1
 
+    def _reap(self, pidfd: int) -> int | None:
+        try:
+            info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        except ChildProcessError:
+            return _kept_status(pidfd) if self._child else None
+        if info is None:
+            return None
+        return int(info.si_status) if info.si_code == CLD_EXITED else 128 + int(info.si_status)
+
     def __del__(self) -> None:
         self._close()  # without the lock: nobody else has this object any more
-
-
-def _reap(pidfd: int) -> int | None:
-    """The exit status of a process that has ended; None if it is not ours and the kernel doesn't tell."""
-    try:
-        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    except ChildProcessError:
-        return _kept_status(pidfd)
-    if info is None:
-        return None
-    return int(info.si_status) if info.si_code == CLD_EXITED else 128 + int(info.si_status)
 
 
 def _kept_status(pidfd: int) -> int | None:
@@ -183,13 +182,8 @@ class Container:
         store = Store(root)
         with store.open(container_id) as entry:
             record = Record.load(entry)
-            init = None
-            if record.alive():
-                try:
-                    init = Process(record.pid, os.pidfd_open(record.pid, 0))
-                except ProcessLookupError:
-                    pass
-            return cls(store, container_id, init if record.alive() else None)
+            pidfd = record.pidfd()
+            return cls(store, container_id, Process(record.pid, pidfd) if pidfd >= 0 else None)
 
     def __enter__(self) -> Container:
         return self
@@ -328,7 +322,7 @@ class Container:
 
 
 def _process(launched: Launched) -> Process:
-    process = Process(launched.pid, launched.pidfd)
+    process = Process(launched.pid, launched.pidfd, child=True)
     launched.pidfd = -1
     return process
 

@@ -12,12 +12,14 @@ from ocipy.container.idmap import write_maps
 from ocipy.container.join import Join
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
+from ocipy.plan.flags import CAPABILITIES
 from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.load import load
 from ocipy.state import CONFIG, SOCKET, Store, check_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
@@ -35,10 +37,11 @@ class CreateOptions:
         no_new_keyring: keep the caller's session keyring.
         fault: index of a plan operation that must fail (fault injection), or -1.
         timings: measure each operation.
+        warn: gets what is ignored in the config, one line each (runtime.md#warnings).
     """
 
     __slots__ = (
-        "console_fd", "fault", "no_new_keyring", "no_pivot", "pid_file", "preserve_fds", "stdio", "timings",
+        "console_fd", "fault", "no_new_keyring", "no_pivot", "pid_file", "preserve_fds", "stdio", "timings", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +55,7 @@ class CreateOptions:
         no_new_keyring: bool = False,
         fault: int = -1,
         timings: bool = False,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.console_fd = console_fd
         self.pid_file = pid_file
@@ -61,6 +65,7 @@ class CreateOptions:
         self.no_new_keyring = no_new_keyring
         self.fault = fault
         self.timings = timings
+        self.warn = warn
 
 
 def prepare(container_id: str, bundle: str, options: CreateOptions) -> tuple[dict[str, Any], Cgroup, plan.Plan]:
@@ -89,11 +94,23 @@ def _check_root(path: str) -> None:
     try:
         mode = os.lstat(path).st_mode
     except OSError as error:
-        raise ConfigError(f"rootfs {path}", config_path="$.root.path", syscall="lstat", errno=error.errno or 0) from None
+        raise ConfigError(
+            f"rootfs {path}", config_path="$.root.path", syscall="lstat", errno=error.errno or 0
+        ) from None
     if mode & 0o170000 == 0o120000:
         raise ConfigError(f"rootfs {path} is a symbolic link", config_path="$.root.path")
     if mode & 0o170000 != 0o040000:
         raise ConfigError(f"rootfs {path} is not a directory", config_path="$.root.path")
+
+
+def _warn(spec: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Tell of capabilities that don't exist: they are ignored, and that must be said (config.md#linux-process)."""
+    sets = (spec.get("process") or {}).get("capabilities") or {}
+    if set().union(*sets.values()).difference(CAPABILITIES):
+        from ocipy.spec.notices import notices
+
+        for notice in notices(spec):
+            warn(notice.text)
 
 
 def create(store: Store, container_id: str, bundle: str, options: CreateOptions) -> tuple[Record, Launched]:
@@ -112,6 +129,8 @@ def create(store: Store, container_id: str, bundle: str, options: CreateOptions)
         Error: nothing of the container is left behind then.
     """
     spec, cgroup, compiled = prepare(container_id, bundle, options)
+    if options.warn is not None:
+        _warn(spec, options.warn)
     if "console" in compiled.given and options.console_fd < 0:
         raise ConfigError(
             "a terminal needs a console socket", config_path="$.process.terminal", code="console-socket",

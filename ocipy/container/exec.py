@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ocipy import _os as os
 from ocipy import host, plan
-from ocipy.container.channel import ACK, ERROR, Launched, failure
 from ocipy.container import stop
+from ocipy.container.channel import ACK, ERROR, Launched, failure
 from ocipy.container.create import remove_pid_file, write_pid_file
 from ocipy.container.join import Join
 from ocipy.container.record import CREATED, PAUSED, RUNNING, Record
@@ -62,13 +62,10 @@ def exec_process(
                          code="not-running")  # fmt: skip
     verify_process(process)
     config = record.config() | {"process": process}
+    pidfd = record.pidfd()
+    if pidfd < 0:
+        raise stop.not_running(record)
     try:
-        pidfd = os.pidfd_open(record.pid, 0)
-    except ProcessLookupError:
-        raise stop.not_running(record) from None
-    try:
-        if not record.alive():
-            raise stop.not_running(record)
         options = plan.Options(record.data["bundle"], record.entry.id)
         compiled = plan.compile_exec(config, host.facts(), options, _differing(record.pid))
         if "console" in compiled.given and console_fd < 0:

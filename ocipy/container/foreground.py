@@ -11,8 +11,18 @@ from ocipy._native import lib
 _OWN = (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGWINCH, _signal.SIGURG)
 
 
+def _passed() -> list[int]:
+    return [s for s in _signal.valid_signals() if s not in _OWN and not 32 <= s <= 33]
+
+
+def hold_signals() -> None:
+    """Let signals wait until there is a process to pass them to: one that came in between would end us,
+    and leave the process behind."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _passed())
+
+
 def pass_signals(pidfd: int) -> None:
-    """Send the process every signal that this one gets."""
+    """Send the process every signal that this one gets, and got since :func:`hold_signals`."""
 
     def forward(number: int, _frame: object) -> None:
         try:
@@ -20,9 +30,9 @@ def pass_signals(pidfd: int) -> None:
         except ProcessLookupError:
             pass
 
-    for number in _signal.valid_signals():
-        if number not in _OWN and not 32 <= number <= 33:
-            _signal.signal(number, forward)
+    for number in _passed():
+        _signal.signal(number, forward)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _passed())
 
 
 def become_subreaper() -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN
+from errno import EAGAIN, EINVAL, ESRCH
 from time import gmtime, strftime
 
 from ocipy import _json as json
 from ocipy import _os as os
 from ocipy import cgroups
 from ocipy.errors import StateError
-from ocipy.version import SPEC_VERSION
 from ocipy.state import CONFIG, SOCKET, Entry
+from ocipy.version import SPEC_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +75,22 @@ class Record:
     def alive(self) -> bool:
         """Whether the recorded process is there: the same process, not a later one with its pid."""
         return self.pid > 0 and start_time(self.pid) == self.data["start_time"]
+
+    def pidfd(self) -> int:
+        """A pidfd of the recorded process, for the caller to close; -1 if that is gone."""
+        if not self.pid:
+            return -1
+        try:
+            pidfd: int = os.pidfd_open(self.pid, 0)
+        except OSError as error:
+            # EINVAL: the number lives on as that of a session, of processes that outlived the init
+            if error.errno in (ESRCH, EINVAL):
+                return -1
+            raise
+        if self.alive():  # asked after the open: from now on the pidfd can't be another process
+            return pidfd
+        os.close(pidfd)
+        return -1
 
     def cgroup(self) -> Cgroup | None:
         """The container's cgroup; None if the creator died before it recorded one."""

@@ -43,6 +43,8 @@ def start(record: Record, compiled: Plan | None = None) -> None:
         error = failure(compiled or _recompile(record), answer)
         if error.code == "hook-failed":
             _destroy(record, error)
+        else:
+            stop.kill_init(record)  # it is about to end; who reads this error may count on "stopped"
         raise error
     try:
         os.unlink(SOCKET, dir_fd=record.entry.fd)

@@ -34,15 +34,10 @@ def kill(record: Record, signal: int, *, everyone: bool = False) -> None:
 
 
 def _signal_init(record: Record, signal: int) -> None:
-    if not record.pid:
+    pidfd = record.pidfd()
+    if pidfd < 0:
         raise not_running(record)
     try:
-        pidfd = os.pidfd_open(record.pid, 0)
-    except ProcessLookupError:
-        raise not_running(record) from None
-    try:
-        if not record.alive():  # after the open: now the pidfd can't be another process
-            raise not_running(record)
         pidfd_send_signal(pidfd, signal)
     except ProcessLookupError:
         raise StateError(f"process already finished: {record.entry.id!r}", code="not-running") from None
@@ -94,14 +89,12 @@ def delete(record: Record, *, force: bool = False) -> list[str]:
     return failed
 
 
-def _kill_init(record: Record) -> None:
-    try:
-        pidfd = os.pidfd_open(record.pid, 0)
-    except ProcessLookupError:
+def kill_init(record: Record) -> None:
+    """Kill the init process, where there is one, and wait until it is gone. Raises StateError: it stays."""
+    pidfd = record.pidfd()
+    if pidfd < 0:
         return
     try:
-        if not record.alive():  # another process has the pid by now: that one is not waited for
-            return
         pidfd_send_signal(pidfd, SIGKILL)
         watch = poll()
         watch.register(pidfd, POLLIN)
@@ -118,8 +111,7 @@ def _kill_init(record: Record) -> None:
 
 def _end(record: Record, cgroup: Cgroup | None) -> None:
     """Kill what is left of the container, and wait until it is gone."""
-    if record.alive():
-        _kill_init(record)
+    kill_init(record)
     # Without a pid namespace of its own, what init started outlives it; and a create that was killed may have
     # left a process that was never recorded.
     if cgroup is not None and cgroup.exists() and cgroup.pids():

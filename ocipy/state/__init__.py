@@ -1,8 +1,8 @@
 """The state directory: one directory per container below the root, safe against a SIGKILL at any instant.
 
-``<root>/<id>/`` holds ``state.json`` (written whole, then renamed into place), ``config.json`` (the bytes of the
-config at create) and, until the container is started, ``start.sock``. Whoever changes a container holds a
-lock on its directory; whoever only looks needs none. What is about to be made is recorded before it is made.
+``<root>/<id>/`` holds ``state.json`` (written whole, then renamed into place), ``config.json`` (the config as
+it was judged by create) and, until the container is started, ``start.sock``. Whoever changes a container holds
+a lock on its directory; whoever only looks needs none. What is about to be made is recorded before it is made.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_id(container_id: str) -> str:
     Raises:
         StateError: empty, ``.`` or ``..``, or letters outside of ``[A-Za-z0-9_+.-]``.
     """
-    if not container_id or container_id in (".", "..") or len(container_id) > 255 or set(container_id) - _ID_LETTERS:
+    if container_id in ("", ".", "..") or len(container_id) > 255 or set(container_id) - _ID_LETTERS:
         raise StateError(
             f"invalid id format {container_id!r}", code="container-id-invalid",
             hint="1 to 255 of the letters A-Z a-z 0-9 _ + . -",
@@ -50,6 +50,7 @@ class Entry:
         self.path = f"{root}/{container_id}"
         self.id = container_id
         self.fd = fd
+        self._mine = False
 
     def __enter__(self) -> Entry:
         return self
@@ -70,6 +71,7 @@ class Entry:
             StateError: the container was deleted meanwhile.
         """
         flock(self.fd, LOCK_EX)
+        self._mine = True
         try:
             here = os.stat(self.path)
             same = os.fstat(self.fd).st_ino == here.st_ino
@@ -80,6 +82,8 @@ class Entry:
 
     def locked(self) -> bool:
         """Whether another process is changing the container now."""
+        if self._mine:
+            return False
         fd = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
             flock(fd, LOCK_SH | LOCK_NB)  # shared: two who look at the same time don't see each other
