@@ -1,0 +1,75 @@
+"""ocipy under Podman, whose conmon calls it: a smoke test, where Podman is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines import (
+    IMAGE,
+    Podman,
+    Terminal,
+    podman_engine_fixture,  # noqa: F401
+    podman_fixture,  # noqa: F401
+)
+
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+LOOP = ("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done")
+
+
+def test_run(podman: Podman) -> None:
+    """run --rm: output, exit status, user, capabilities, read-only root, Podman's seccomp profile."""
+    done = podman.run("sh", "-c", "echo $$; echo err >&2; exit 7", flags=["--rm"], code=7)
+    assert (done.stdout, done.stderr) == ("1\n", "err\n")
+    script = "id -u; touch /x; grep -E 'CapEff|Seccomp:' /proc/self/status; hostname"
+    flags = ["--rm", "--read-only", "--user", "1000", "--cap-add", "SYS_PTRACE", "--hostname", "box"]
+    done = podman.run("sh", "-c", script, flags=flags)
+    assert done.stdout == "1000\nCapEff:\t0000000000080000\nSeccomp:\t2\nbox\n"
+    assert "Read-only file system" in done.stderr
+
+
+def test_missing_program(podman: Podman) -> None:
+    """Podman reads the error's words: 127 for a program that is not there, 126 for one that can't be run."""
+    done = podman.run("nosuch", flags=["--rm"], code=127)
+    assert 'exec: "nosuch": executable file not found in $PATH' in done.stderr
+    done = podman.run("/etc/passwd", flags=["--rm"], code=126)
+    assert 'exec: "/etc/passwd": permission denied' in done.stderr
+
+
+def test_life(podman: Podman) -> None:
+    """run --detach, exec, pause, update, kill, wait, rm."""
+    name = podman.run(*LOOP, flags=["--detach", "--memory", "64m"]).stdout.strip()
+    file = "memory.max" if UNIFIED else "memory.limit_in_bytes"
+    limits = [path / file for path in podman.cgroups() if (path / file).exists() and name in path.name]
+    assert [path.read_text() for path in limits] == ["67108864\n"]
+    assert podman("exec", name, "sh", "-c", "echo in; exit 5", code=5).stdout == "in\n"
+    podman("exec", name, "nosuch", code=127)
+    podman("pause", name)
+    assert podman("inspect", "--format", "{{.State.Status}}", name).stdout == "paused\n"
+    podman("unpause", name)
+    podman("update", "--memory", "32m", name)
+    assert [path.read_text() for path in limits] == ["33554432\n"]
+    podman("kill", "--signal", "TERM", name)
+    assert podman("wait", name).stdout == "9\n"
+    podman("rm", name)
+
+
+def test_forced_removal(podman: Podman) -> None:
+    """``podman rm --force`` of a running container."""
+    name = podman.run("sh", "-c", "sleep 1000 & sleep 1000", flags=["--detach"]).stdout.strip()
+    podman("rm", "--force", "--time", "0", name)
+
+
+def test_terminal(podman: Podman) -> None:
+    """``podman run --interactive --tty``: conmon is the other end of the console socket."""
+    script = "tty; read x; echo got $x; stty size; read x; exit 6"
+    words = podman.command(*podman.flags(["--rm", "--interactive", "--tty"]), IMAGE, "sh", "-c", script)
+    terminal = Terminal(words, (40, 50), podman.env)
+    try:
+        terminal.until("/dev/pts/0")
+        terminal.type("hello\n")
+        terminal.until("got hello")
+        terminal.until("40 50")
+        terminal.type("end\n")
+    finally:
+        code = terminal.end()
+    assert code == 6
