@@ -94,7 +94,8 @@ def report(title: str, times: dict[str, float]) -> None:
 
 def run(path: Path, peers: dict[str, str], runs: int) -> None:
     """The measurements of one bundle."""
-    report("run (foreground, /bin/true)", hyperfine({n: f"{b} run --bundle {path} bench-{n}" for n, b in peers.items()}, runs))
+    foreground = {name: f"{binary} run --bundle {path} bench-{name}" for name, binary in peers.items()}
+    report("run (foreground, /bin/true)", hyperfine(foreground, runs))
 
     def cycle(binary: str, name: str) -> str:
         steps = (f"create --bundle {path} {name}", f"start {name}", f"delete --force {name}")

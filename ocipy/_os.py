@@ -15,13 +15,17 @@ from posix import (
     O_RDONLY,
     O_TRUNC,
     O_WRONLY,
-    _exit as _exit,
     close,
-    environ as _environ,
     open,
     read,
     stat,
     write,
+)
+from posix import (
+    _exit as _exit,
+)
+from posix import (
+    environ as _environ,
 )
 
 
@@ -83,10 +87,10 @@ def exists(path: str) -> bool:
 def join(base: str, *parts: str) -> str:
     """Join path components; an absolute part replaces what is before it."""
     for part in parts:
-        if part.startswith("/"):
-            base = part
+        if part.startswith("/") or not base:
+            base = part or base
         elif part:
-            base = f"{base.rstrip('/')}/{part}" if base else part
+            base = f"{base.rstrip('/')}/{part}"
     return base
 
 
@@ -96,9 +100,7 @@ def clean(path: str) -> str:
     for part in path.split("/"):
         if part == ".." and kept and kept[-1] != "..":
             kept.pop()
-        elif part == ".." and not path.startswith("/"):
-            kept.append(part)
-        elif part not in ("", ".", ".."):
+        elif (part == ".." and not path.startswith("/")) or part not in ("", ".", ".."):
             kept.append(part)
     text = "/".join(kept)
     return f"/{text}" if path.startswith("/") else text or "."

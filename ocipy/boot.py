@@ -98,7 +98,7 @@ class Rest:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if self.sites:
-            import _ocipy_launcher  # built into the executable
+            import _ocipy_launcher
 
             sites, self.sites = self.sites, []
             _ocipy_launcher.complete()
@@ -135,7 +135,7 @@ def main(module: str, site: str, more: str, argv: list[str], fd: int) -> None:
     disable()  # a collection would find nothing in a process that lives for milliseconds
     sites = [site, more] if more else [site]
     sys.argv = argv
-    sys.stdout, sys.stderr = Stream(1), Stream(2)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Stream(1), Stream(2)
     finders = [Pack(site, fd), Extensions([*sites, DYNLOAD]), Rest(sites, argv)]
     sys.meta_path[:] = [*sys.meta_path, *finders]  # type: ignore[list-item]
     __import__(module)

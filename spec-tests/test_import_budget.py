@@ -98,7 +98,8 @@ def command_lines(cli: Cli, bundle: TestBundle) -> dict[str, list[str]]:
     process.write_text(json.dumps(bundle.config["process"] | {"args": ["true"]}))
     (bundle.path / "true").mkdir()
     short = bundle.path / "true" / "config.json"
-    short.write_text(json.dumps(bundle.config | {"root": {"path": str(bundle.rootfs)}, "process": json.loads(process.read_text())}))
+    changes = {"root": {"path": str(bundle.rootfs)}, "process": json.loads(process.read_text())}
+    short.write_text(json.dumps(bundle.config | changes))
     return {
         "create": [*root, "create", *where, name],
         "start": [*root, "start", name],

@@ -412,3 +412,20 @@ def test_subprocesses_beside_it(bundle: TestBundle, root: str) -> None:
         stop.set()
         spawner.join()
     assert not [name for name in seen if "memfd" in name or "pidfd" in name or "ocipytest" in name]
+
+
+def test_hook_of_a_program_that_ignores_sigchld(bundle: TestBundle, root: str) -> None:
+    """The kernel reaps the hook, so nobody knows whether it failed: an error that says so, and nothing is left."""
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+    code = f"""
+        import signal
+        from ocipy import Container, Error
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            Container.create({fresh_id()!r}, {str(bundle.save())!r}, root={root!r})
+        except Error as error:
+            print(error.code, error.config_path)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60, cwd="/")
+    assert done.stdout == "hook-status-lost $.hooks.createRuntime[0]\n"

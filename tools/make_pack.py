@@ -5,7 +5,6 @@ of ``boot`` (32 bits) and that code, the size of an index and the index, and the
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast

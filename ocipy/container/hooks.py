@@ -57,6 +57,11 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
             os.close(writer)
             os.close(stdin)
         status, output = _attend(pid, reader, float(hook.get("timeout") or 0))
+    except ChildProcessError:
+        raise LaunchError(
+            f"hook {path}: its exit status was lost", config_path=where, code="hook-status-lost",
+            hint="this program ignores SIGCHLD, or reaps children that it did not start",
+        ) from None  # fmt: skip
     finally:
         os.close(reader)
     words = output.decode(errors="replace").replace("\0", " ").strip()
@@ -72,11 +77,18 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
 
 
 def _attend(pid: int, reader: int, timeout: float) -> tuple[int | None, bytes]:
-    """Collect output until the hook ends; its exit status (negative: signal), None if time ran out."""
+    """Collect output until the hook ends; its exit status (negative: signal), None if time ran out.
+
+    Raises:
+        ChildProcessError: the status was taken by others.
+    """
     from _signal import SIGKILL
     from select import POLLIN, poll
 
-    pidfd = os.pidfd_open(pid, 0)
+    try:
+        pidfd = os.pidfd_open(pid, 0)
+    except OSError:  # it ended, and somebody in this program reaped it
+        raise ChildProcessError from None
     watch = poll()
     watch.register(pidfd, POLLIN)
     watch.register(reader, POLLIN)
@@ -89,7 +101,10 @@ def _attend(pid: int, reader: int, timeout: float) -> tuple[int | None, bytes]:
             ready = {} if left is not None and left <= 0 else dict(watch.poll(left))
             if not ready:
                 os.kill(-pid, SIGKILL)
-                os.waitpid(pid, 0)
+                try:
+                    os.waitpid(pid, 0)
+                except ChildProcessError:
+                    pass
                 return None, output
             if reader in ready:
                 data = os.read(reader, 4096)
