@@ -238,7 +238,7 @@ int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_m
     return (int)got;
 }
 
-/* A stream socket of the caller's (--console-socket, --pidfd-socket). */
+/* A stream socket of the caller's (--console-socket). */
 int ocipy_unix_connect(const char *path) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof a.sun_path) return -ENAMETOOLONG;
@@ -251,21 +251,6 @@ int ocipy_unix_connect(const char *path) {
         return e;
     }
     return fd;
-}
-
-int ocipy_send_fd(int fd, const char *text, int passed) {
-    struct iovec v = {(void *)text, strlen(text)};
-    union {
-        struct cmsghdr h;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control;
-    memset(&control, 0, sizeof control);
-    struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.room};
-    control.h.cmsg_level = SOL_SOCKET;
-    control.h.cmsg_type = SCM_RIGHTS;
-    control.h.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&control.h), &passed, sizeof passed);
-    return result(sendmsg(fd, &h, MSG_NOSIGNAL));
 }
 
 int ocipy_set_subreaper(int on) { return result(prctl(PR_SET_CHILD_SUBREAPER, on, 0, 0, 0)); }

@@ -20,6 +20,5 @@ int ocipy_connect(int dirfd, const char *name);
 int ocipy_send(int fd, const void *data, unsigned int size);
 int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_ms);
 int ocipy_unix_connect(const char *path);
-int ocipy_send_fd(int fd, const char *text, int passed);
 int ocipy_set_subreaper(int on);
 int ocipy_bpf(int cmd, void *attr, unsigned int size);

@@ -173,7 +173,9 @@ int main(int argc, char **argv) {
     syscall(SYS_close_range, (unsigned)c.base, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
     /* exec resets handlers but neither the mask nor what is ignored: Python ignores SIGPIPE and SIGXFSZ,
      * and the shim blocked every signal around the clone. */
-    for (int s = 1; s < NSIG; s++) signal(s, SIG_DFL);
+    static const char by_default[64]; /* the kernel's struct sigaction, all zero: SIG_DFL */
+    /* by the system call: glibc keeps signals 32 and 33 to itself, and they may be inherited as ignored */
+    for (int s = 1; s <= 64; s++) syscall(SYS_rt_sigaction, s, by_default, NULL, 8);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

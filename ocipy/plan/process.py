@@ -6,6 +6,7 @@ from _struct import pack
 
 from ocipy.errors import ConfigError, Unsupported
 from ocipy.plan import flags, ops
+from ocipy.spec.names import CAPABILITIES, RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def attributes(b: Builder) -> None:
     if process.get("terminal"):
         b.add(ops.stdio("$.process.terminal"))
     for index, limit in enumerate(process.get("rlimits") or ()):
-        number = flags.RLIMITS[limit["type"]]
+        number = RLIMITS.index(limit["type"])
         b.add(ops.rlimit(f"$.process.rlimits[{index}]", number, limit["soft"], limit["hard"]))
     _scheduling(b)
     personality = b.linux.get("personality")
@@ -112,8 +113,8 @@ def _mask(names: list[str]) -> int:
     """A capability set as bits. `create` has warned of names that are none (config.md#linux-process)."""
     mask = 0
     for name in names:
-        if name in flags.CAPABILITIES:
-            mask |= 1 << flags.CAPABILITIES.index(name)
+        if name in CAPABILITIES:
+            mask |= 1 << CAPABILITIES.index(name)
     return mask
 
 

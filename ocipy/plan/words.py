@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ocipy.plan import flags
 from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
+from ocipy.spec.names import RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
         f"make a terminal{' and bind it on /dev/console' * bind}"
     ),
     "stdio": "make the terminal stdin, stdout and stderr",
-    "rlimit": lambda number, soft, hard: f"set {flags.RLIMIT_NAMES[number]} to {soft}:{hard}",
+    "rlimit": lambda number, soft, hard: f"set {RLIMITS[number]} to {soft}:{hard}",
     "umask": lambda value: f"set umask {value:04o}",
     "bounding": lambda keep: f"keep in the bounding set: {flags.capabilities(keep)}",
     "user": lambda uid, gid, *_: f"become uid {uid} gid {gid}",
