@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from fcntl import F_GETFD, FD_CLOEXEC, fcntl
 
+from ocipy import _json as json
 from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.cli.parser import Args, Flag
 from ocipy.container.record import Record
-from ocipy.errors import UsageError
+from ocipy.errors import ConfigError, UsageError
 from ocipy.state import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 BUNDLE = Flag("bundle b", "the bundle directory (default: the working directory)", "DIR")
 CONSOLE_SOCKET = Flag("console-socket", "unix socket that gets the terminal's master", "PATH")
@@ -63,3 +69,21 @@ def preserved(args: Args) -> tuple[int, ...]:
 def absolute(path: str | None) -> str:
     """A path made absolute against the working directory; "" if there is none."""
     return os.clean(os.join(os.getcwd(), path)) if path else ""
+
+
+def read_object(flag: str, path: str, read: Callable[[str], bytes] = os.read_bytes) -> dict[str, Any]:
+    """The JSON object in the file that a flag names.
+
+    Raises:
+        UsageError: it can't be read.
+        ConfigError: it is not a JSON object.
+    """
+    try:
+        value = json.loads(read(path))
+    except OSError as error:
+        raise UsageError(f"{flag} {path}", syscall="open", errno=error.errno or 0) from None
+    except json.JSONError as error:
+        raise ConfigError(f"{flag} {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{flag} {path}: not an object")
+    return value

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from ocipy import _json as json
-from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
 from ocipy.container import foreground
 from ocipy.container.exec import exec_process, process_of
 from ocipy.container.record import Record
-from ocipy.errors import ConfigError, UsageError
-from ocipy.plan.flags import CAPABILITIES
+from ocipy.errors import UsageError
+from ocipy.spec.names import CAPABILITIES
 from ocipy.state import Store
 
 TYPE_CHECKING = False
@@ -72,7 +70,7 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
     if args.process:
         if len(args.rest) > 1:
             raise UsageError("exec: a command and --process exclude each other")
-        return _from_file(args.process)
+        return common.read_object("--process", args.process)
     if len(args.rest) < 2:
         raise UsageError("exec: COMMAND is missing: give one, or --process")
     config = record.config()
@@ -94,18 +92,6 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
         for name in ("bounding", "effective", "permitted"):
             sets[name] = sorted({*sets.get(name, ()), *args.cap})
         process["capabilities"] = sets
-    return process
-
-
-def _from_file(path: str) -> dict[str, Any]:
-    try:
-        process = json.loads(os.read_bytes(path))
-    except OSError as error:
-        raise UsageError(f"--process {path}", syscall="open", errno=error.errno or 0) from None
-    except json.JSONError as error:
-        raise ConfigError(f"--process {path}: {error}") from None
-    if not isinstance(process, dict):
-        raise ConfigError(f"--process {path}: not an object")
     return process
 
 

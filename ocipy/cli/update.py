@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from ocipy import _json as json
 from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
 from ocipy.container.update import update
-from ocipy.errors import ConfigError, UsageError
+from ocipy.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _resources(args: Args) -> dict[str, Any]:
     if args.resources:
         if given:
             raise UsageError(f"update: --resources and --{given[0][0].names[0]} exclude each other")
-        return _from_file(args.resources)
+        return common.read_object("--resources", args.resources, _read)
     if not given:
         raise UsageError("update: nothing to change: give --resources or a limit")
     resources: dict[str, Any] = {}
@@ -72,14 +71,6 @@ def _resources(args: Args) -> dict[str, Any]:
     return resources
 
 
-def _from_file(path: str) -> dict[str, Any]:
-    try:
-        raw = sys.stdin.buffer.read() if path == "-" else os.read_bytes(path)
-        resources = json.loads(raw)
-    except OSError as error:
-        raise UsageError(f"--resources {path}", syscall="open", errno=error.errno or 0) from None
-    except json.JSONError as error:
-        raise ConfigError(f"--resources {path}: {error}") from None
-    if not isinstance(resources, dict):
-        raise ConfigError(f"--resources {path}: not an object")
-    return resources
+def _read(path: str) -> bytes:
+    """A file's content; that of standard input for ``-``."""
+    return sys.stdin.buffer.read() if path == "-" else os.read_bytes(path)

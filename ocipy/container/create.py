@@ -12,9 +12,9 @@ from ocipy.container.idmap import write_maps
 from ocipy.container.join import Join
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
-from ocipy.plan.flags import CAPABILITIES
 from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.load import load
+from ocipy.spec.names import CAPABILITIES
 from ocipy.state import CONFIG, SOCKET, Store, check_id
 
 TYPE_CHECKING = False
