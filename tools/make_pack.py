@@ -17,9 +17,9 @@ from types import CodeType
 
 #: not on the path of a command that an engine calls: reading them each time would cost more than it saves
 COLD = {
-    "ocipy": {"boot"},
+    "ocipy": {"boot", "features"},
     "ocipy.cgroups": {"devices", "explain", "oom", "stats"},
-    "ocipy.cli": {"events", "explain", "list", "ps", "spec", "update", "validate"},
+    "ocipy.cli": {"events", "explain", "features", "list", "ps", "spec", "update", "validate"},
     "ocipy.container": {"terminal", "update"},
     "ocipy.plan": {"words"},
     "ocipy.spec": {"defaults", "notices", "place", "usual", "validate"},

@@ -80,6 +80,14 @@ def _changed(set_: int, clear: int, on: int, off: int) -> tuple[int, int]:
     return set_ & ~off | on, (clear | off) & ~on | off & flags.ATIME
 
 
+def option_names() -> set[str]:
+    """The options that are acted upon here, rather than handed to the file system (features.md#mount-options)."""
+    return {
+        *flags.MOUNT_ATTRIBUTES, *flags.RECURSIVE_ATTRIBUTES, *flags.PROPAGATION, *flags.SUPERBLOCK, *BIND_WORDS,
+        "remount", "tmpcopyup",
+    }  # fmt: skip
+
+
 def make(b: Builder, enter_cgroup: Any) -> None:
     """Emit every mount. ``enter_cgroup`` is called once, before the first mount of a cgroup file system."""
     entered = False
