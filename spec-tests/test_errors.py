@@ -489,8 +489,8 @@ def test_hook_fails(refused_create: RefusedCreate, bundle: TestBundle, tmp_path:
 
 
 def test_log_formats(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
-    """--log gets the error as JSON with its fields, or as text; a log that can't be written does not hide the
-    error, and what is there is kept."""
+    """--log gets the error as JSON with its fields, or as text, and what is there is kept; a log that can't be
+    written is an error before anything is done."""
     log = tmp_path / "log"
     log.write_text("before\n")
     cli("--log", str(log), "--log-format=json", "state", "nobody", code=1)
@@ -506,9 +506,8 @@ def test_log_formats(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert ' level=error msg="container ' in lines[2]
     assert 'code="container-not-found"' in lines[2]
     assert len(lines) == 4
-    done = cli("--log", str(tmp_path / "none/log"), "state", "nobody", code=1)
-    assert done.stderr.splitlines()[-1] == "ocipy: container 'nobody' does not exist"
-    assert "none/log" in done.stderr.splitlines()[0]
+    done = cli("--log", str(tmp_path / "none/log"), "create", "--bundle", str(bundle.save()), fresh_id(), code=1)
+    assert done.stderr == f"ocipy: --log {tmp_path}/none/log: open: no such file or directory\n"
 
 
 def test_unsupported(refused_create: RefusedCreate, bundle: TestBundle) -> None:

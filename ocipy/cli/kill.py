@@ -13,15 +13,26 @@ COMMAND = Command(
     "kill",
     "Send a signal (default: SIGTERM) to a container's init process",
     "ID [SIGNAL]",
-    (Flag("all a", "signal every process of the container"),),
+    (
+        Flag("all a", "signal every process of the container"),
+        Flag("regex r", "ID is a regular expression: signal every container that it is found in"),
+    ),
 )
 
 
 def run(context: Context) -> int:
     rest = context.args.rest
     signal = number(rest[1]) if len(rest) > 1 else 15
-    with Store(context.root).open(rest[0]) as entry:
-        stop.kill(Record.load(entry), signal, everyone=context.args.all)
+
+    def kill(name: str) -> None:
+        with Store(context.root).open(name) as entry:
+            stop.kill(Record.load(entry), signal, everyone=context.args.all)
+
+    if context.args.regex:
+        from ocipy.cli.regex import each_matching
+
+        return each_matching(context, kill)
+    kill(rest[0])
     return 0
 
 

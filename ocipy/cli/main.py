@@ -28,9 +28,11 @@ GLOBAL = Command(
     "COMMAND [ARGS...]",
     (
         Flag("root", "directory of the containers' state", "DIR"),
-        Flag("log", "file to append log entries to", "FILE"),
+        Flag("log", "file to append log entries to, or journald:NAME or syslog:NAME", "FILE"),
         Flag("log-format", "form of the log entries: text or json", "FORMAT", choices=("text", "json")),
-        Flag("debug", "log more, and show tracebacks"),
+        Flag("log-level", "least level to log: debug, info (default), warning or error", "LEVEL",
+             choices=("debug", "info", "warning", "error")),
+        Flag("debug", "log more (--log-level debug), and show tracebacks"),
         Flag("systemd-cgroup", "let systemd make the cgroups"),
         Flag("help h", "show this text, or a command's"),
         Flag("version v", "show the versions"),
@@ -54,6 +56,10 @@ class Context:
     def warn(self, text: str) -> None:
         """Log a warning."""
         _log(self.globals, "warning", text, {})
+
+    def error(self, error: Error) -> None:
+        """Tell of an error that does not end the command."""
+        _report(self.globals, error)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,6 +105,9 @@ def run(argv: list[str]) -> int:
         if options.help or not words:
             sys.stdout.write(_help())
             return 0
+        _open_log(options)
+        if options.debug or options.log_level == "debug":
+            _log(options, "debug", f"arguments: {' '.join(words)}", {})
         if options.systemd_cgroup:
             raise UsageError("--systemd-cgroup is not implemented", hint="the cgroupfs driver is the only one")
         name = words[0]
@@ -134,28 +143,28 @@ def _report(options: Args | None, error: Error) -> None:
     sys.stderr.write(f"ocipy: {text}\n")
 
 
+def _open_log(options: Args) -> None:
+    """Open the log file, as soon as that: one that can't be written is not to be found out in an emergency.
+
+    Raises:
+        UsageError: it can't be opened.
+    """
+    options.log_fd = -1
+    if options.log and not options.log.startswith(("journald:", "syslog:")):
+        try:
+            options.log_fd = os.open(options.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            path, options.log = options.log, None
+            raise UsageError(f"--log {path}", syscall="open", errno=error.errno or 0) from None
+
+
 def _log(options: Args, level: str, text: str, fields: dict[str, str]) -> None:
-    if not options.log:
-        if level == "warning":
-            sys.stderr.write(f"ocipy: warning: {text}\n")
-        return
-    from time import gmtime, strftime
+    from ocipy.cli.log import write
 
-    from ocipy import _json as json
-
-    stamp = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
-    if options.log_format == "json":
-        line = json.dumps({"level": level, "msg": text, "time": stamp} | fields)
-    else:
-        words = "".join(f" {key}={json.dumps(value)}" for key, value in fields.items())
-        line = f"time={json.dumps(stamp)} level={level} msg={json.dumps(text)}{words}"
     try:
-        fd = os.open(options.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as failure:
-        sys.stderr.write(f"ocipy: --log {options.log}: {os.strerror(failure.errno or 0).lower()}\n")
-        return
-    os.write(fd, f"{line}\n".encode())
-    os.close(fd)
+        write(options, level, text, fields)
+    except (Error, OSError) as failure:
+        sys.stderr.write(f"ocipy: {failure}\n")
 
 
 def _version() -> int:

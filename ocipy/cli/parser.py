@@ -95,6 +95,7 @@ class Args:
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 def parse(command: Command, argv: list[str], *, stop_at_first: bool = False) -> Args:
