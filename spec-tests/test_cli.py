@@ -117,10 +117,11 @@ def test_help(cli: Cli) -> None:
 def test_runcs_flags() -> None:
     """The flags that engines give to runc's commands are there, under runc's names."""
     expected = {
-        "create": "bundle b console-socket pid-file preserve-fds no-pivot no-new-keyring",
-        "run": "bundle b console-socket pid-file preserve-fds no-pivot no-new-keyring detach d keep no-subreaper",
-        "exec": "console-socket cwd env e tty t user u additional-gids g process p detach d pid-file no-new-privs "
-        "cap c preserve-fds",
+        "create": "bundle b console-socket pidfd-socket pid-file preserve-fds no-pivot no-new-keyring",
+        "run": "bundle b console-socket pidfd-socket pid-file preserve-fds no-pivot no-new-keyring detach d keep "
+        "no-subreaper",
+        "exec": "console-socket pidfd-socket cwd env e tty t user u additional-gids g process p detach d pid-file "
+        "no-new-privs cap c preserve-fds cgroup ignore-paused",
         "delete": "force f",
         "kill": "all a",
         "list": "format f quiet q",
@@ -218,9 +219,11 @@ def test_global_flags(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
 
 
 def test_debug(cli: Cli, bundle: TestBundle) -> None:
-    """--debug changes nothing about what a user did wrong: one line."""
+    """--debug changes nothing about what a user did wrong: the last line says that, and no traceback."""
     done = cli("--debug", "state", "nobody", code=1)
-    assert done.stderr == "ocipy: container 'nobody' does not exist\n"
+    assert done.stderr.splitlines() == [
+        "ocipy: debug: arguments: state nobody", "ocipy: container 'nobody' does not exist",
+    ]  # fmt: skip
 
 
 def test_default_root() -> None:

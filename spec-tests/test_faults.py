@@ -107,7 +107,7 @@ class Trial:
         )
 
     def plan(self) -> Plan:
-        return prepare(fresh_id(), str(self.bundle.path), self.options(-1))[2]
+        return prepare(fresh_id(), str(self.bundle.path), {})[2]
 
     def run(self, fault: int, start: bool) -> LaunchError:
         """The error of the create, or (``start``) of the start after it."""

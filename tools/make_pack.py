@@ -19,8 +19,8 @@ from types import CodeType
 COLD = {
     "ocipy": {"boot", "features"},
     "ocipy.cgroups": {"devices", "explain", "oom", "stats"},
-    "ocipy.cli": {"events", "explain", "features", "list", "ps", "spec", "update", "validate"},
-    "ocipy.container": {"terminal", "update"},
+    "ocipy.cli": {"events", "explain", "features", "list", "log", "ps", "regex", "spec", "update", "validate"},
+    "ocipy.container": {"handover", "notify", "terminal", "update"},
     "ocipy.plan": {"words"},
     "ocipy.spec": {"defaults", "notices", "place", "usual", "validate"},
 }

@@ -160,17 +160,24 @@ int op_wait_start(struct ctx *c, struct rd *r) {
     return 0;
 }
 
-/* exec(args, env) */
+/* exec(args, env, whether to tell the program its pid in LISTEN_PID): what only we know is added to the environment.
+ * (sd_listen_fds(3): a program takes the descriptors if that is its own pid, as its own pid namespace has it.) */
 int op_exec(struct ctx *c, struct rd *r) {
     uint32_t argc, envc;
     char **args = rd_strs(r, &argc), **env = rd_strs(r, &envc);
+    bool listens = rd_u32(r) != 0;
     if (r->bad || argc == 0 || !c->path) return failf(c, NULL, -EPROTO, "bad exec");
-    if (c->home) {
-        char **more = arena((envc + 2) * sizeof *more);
+    static char pid[32];
+    if (c->home || listens) {
+        char **more = arena((envc + 3) * sizeof *more);
         if (!more) return failf(c, NULL, -ENOMEM, "plan arena");
         memcpy(more, env, envc * sizeof *more);
-        more[envc] = c->home;
-        more[envc + 1] = NULL;
+        if (c->home) more[envc++] = c->home;
+        if (listens) {
+            snprintf(pid, sizeof pid, "LISTEN_PID=%d", (int)getpid());
+            more[envc++] = pid;
+        }
+        more[envc] = NULL;
         env = more;
     }
     execve(c->path, args, env);

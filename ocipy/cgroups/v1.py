@@ -129,10 +129,14 @@ class LegacyCgroup(Cgroup):
                 raise CgroupError(f"bad sub cgroup path: {path}")
             if controller and controller not in self.paths:
                 raise CgroupError(f"unknown controller {controller}")
-        paths = {}
-        for controller, directory in self.paths.items():
-            path = sub.get(controller, sub.get("", ""))
-            paths[controller] = os.clean(f"{directory}/{path}")
+        named: dict[str, str] = {}  # by directory: controllers that are mounted together can't be in two places
+        for controller, path in sub.items():
+            if controller and named.setdefault(self.paths[controller], path) != path:
+                raise CgroupError(f"{controller} is mounted with others: they go to one sub cgroup, not two")
+        paths = {
+            controller: os.clean(f"{directory}/{named.get(directory, sub.get('', ''))}")
+            for controller, directory in self.paths.items()
+        }
         return LegacyCgroup(paths, self.optional)
 
     def pids(self) -> list[int]:

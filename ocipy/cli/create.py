@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command
@@ -14,8 +15,8 @@ COMMAND = Command(
     "Create a container; its program waits for start",
     "ID",
     (
-        common.BUNDLE, common.CONSOLE_SOCKET, common.PID_FILE, common.PRESERVE_FDS, common.NO_PIVOT,
-        common.NO_NEW_KEYRING,
+        common.BUNDLE, common.CONSOLE_SOCKET, common.PIDFD_SOCKET, common.PID_FILE, common.PRESERVE_FDS,
+        common.NO_PIVOT, common.NO_NEW_KEYRING,
     ),
 )  # fmt: skip
 
@@ -30,9 +31,13 @@ def options(context: Context) -> CreateOptions:
     """The flags that create and run share."""
     args = context.args
     return CreateOptions(
-        console_fd=common.connect_console(args.console_socket),
+        console_fd=common.connect("--console-socket", args.console_socket),
+        pidfd_socket=common.connect("--pidfd-socket", args.pidfd_socket),
         pid_file=common.absolute(args.pid_file),
         preserve_fds=common.preserved(args),
+        listen_fds=common.listening(),
+        listen_names=os.getenv("LISTEN_FDNAMES"),
+        notify=bool(os.getenv("NOTIFY_SOCKET")),
         no_pivot=args.no_pivot,
         no_new_keyring=args.no_new_keyring,
         warn=context.warn,

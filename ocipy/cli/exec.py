@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
-from ocipy.container import foreground
+from ocipy.container import foreground, stop
 from ocipy.container.exec import exec_process, process_of
 from ocipy.container.record import Record
 from ocipy.errors import UsageError
@@ -15,6 +16,8 @@ from ocipy.state import Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ocipy.cgroups.base import Cgroup
 
 COMMAND = Command(
     "exec",
@@ -28,11 +31,14 @@ COMMAND = Command(
         Flag("tty t", "give it a terminal"),
         Flag("detach d", "return when it runs"),
         common.CONSOLE_SOCKET,
+        common.PIDFD_SOCKET,
         common.PID_FILE,
         common.PRESERVE_FDS,
         Flag("additional-gids g", "a further group (repeatable)", "GID", many=True, kind=int),
         Flag("cap c", "a capability to add to its sets (repeatable)", "CAP", many=True),
         Flag("no-new-privs", "set no_new_privs"),
+        Flag("cgroup", "run it in a cgroup below the container's (repeatable on v1)", "[CTRL[,CTRL]:]PATH", many=True),
+        Flag("ignore-paused", "in a paused container wait until it is resumed"),
     ),
     passes=True,
 )
@@ -44,7 +50,8 @@ def run(context: Context) -> int:
     record = Record.load(entry)
     process = _process(args, record)
     console = None
-    fd = common.connect_console(args.console_socket)
+    cgroup = _below(record, args.cgroup) if args.cgroup else None
+    fd = common.connect("--console-socket", args.console_socket)
     if fd >= 0 and not args.detach:
         raise UsageError("--console-socket: only with --detach; in the foreground the terminal is the caller's")
     if process.get("terminal") and fd < 0 and not args.detach:
@@ -60,6 +67,9 @@ def run(context: Context) -> int:
     launched = exec_process(
         record, process, preserve_fds=common.preserved(args), console_fd=fd,
         pid_file=common.absolute(args.pid_file),
+        listen_fds=common.listening(), listen_names=os.getenv("LISTEN_FDNAMES"),
+        pidfd_socket=common.connect("--pidfd-socket", args.pidfd_socket), cgroup=cgroup,
+        ignore_paused=args.ignore_paused,
     )  # fmt: skip
     if args.detach:
         return 0
@@ -93,6 +103,34 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
             sets[name] = sorted({*sets.get(name, ()), *args.cap})
         process["capabilities"] = sets
     return process
+
+
+def _below(record: Record, words: list[str]) -> Cgroup:
+    """The cgroup of --cgroup: a path below the container's, on v1 for each controller.
+
+    Raises:
+        UsageError: a word of another form, or a controller named twice.
+        CgroupError: there is no such controller, or the path leads out.
+    """
+    sub: dict[str, str] = {}
+    for word in words:
+        controllers, colon, path = word.rpartition(":")
+        if not colon and len(words) > 1:
+            raise UsageError(f"--cgroup: {word!r} names no controller, and there is more than one")
+        for controller in controllers.split(","):
+            if colon and not controller:
+                raise UsageError(f"--cgroup: {word!r} names no controller")
+            if controller in sub:
+                raise UsageError(f"--cgroup: {word!r} names {controller} twice")
+            sub[controller] = path
+    own = record.cgroup()
+    if own is None:
+        raise stop.not_running(record)
+    cgroup = own.below(sub)
+    for directory in set(cgroup.paths.values()):
+        if not os.exists(directory):
+            raise UsageError(f"--cgroup: {directory} does not exist")
+    return cgroup
 
 
 def parse_user(text: str, user: dict[str, Any]) -> dict[str, Any]:

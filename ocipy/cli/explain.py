@@ -7,7 +7,7 @@ import sys
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.container.bundle import Bundle
-from ocipy.container.create import CreateOptions, prepare
+from ocipy.container.create import prepare
 
 COMMAND = Command(
     "explain",
@@ -20,7 +20,7 @@ COMMAND = Command(
 def run(context: Context) -> int:
     args = context.args
     bundle = Bundle(args.rest[0] if args.rest else ".")
-    _, cgroup, plan = prepare(args.id or "explain", bundle.path, CreateOptions())
+    _, cgroup, plan = prepare(args.id or "explain", bundle.path, {})
     lines = [("cgroup", f"make {path}", "$.linux.cgroupsPath") for path in cgroup.paths.values()]
     lines += plan.lines()
     width = max(len(name) for name, _, _ in lines)

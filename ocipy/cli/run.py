@@ -50,7 +50,9 @@ def run(context: Context) -> int:
     record, launched = create_container(Store(context.root), args.rest[0], bundle.path, options)
     if args.timings:
         _print_timings(launched)
+    notify = None
     try:
+        notify = common.notify_socket(record)
         master = console.master() if console else -1  # before the start: it has the window's size by then
         start(record, launched.plan)
     except BaseException:
@@ -60,7 +62,13 @@ def run(context: Context) -> int:
             stop.delete(record, force=True)
         raise
     if args.detach:
+        if notify:
+            notify.forward(launched.pidfd, launched.pid)
         return 0
+    if notify:
+        from _thread import start_new_thread
+
+        start_new_thread(notify.forward, (launched.pidfd, os.getpid()))
     record.entry.close()  # the lock: other commands may change the container while it runs
     code = foreground.attend(launched.pid, launched.pidfd, master)
     if not args.keep:

@@ -31,8 +31,12 @@ class CreateOptions:
     Attributes:
         console_fd: connected stream socket that gets the pty's master, or -1.
         pid_file: path to write the init process's pid to.
+        pidfd_socket: connected stream socket that gets a pidfd of the init process, or -1.
         stdio: descriptors for standard input, output and error.
         preserve_fds: descriptors that the program gets as 3, 4, ….
+        listen_fds: how many of the first ``preserve_fds`` are sockets that systemd opened (sd_listen_fds(3)).
+        listen_names: the names of these, ``LISTEN_FDNAMES``.
+        notify: give the container a socket for sd_notify(3); `start` then passes on what it says.
         no_pivot: move the root over ``/`` instead of pivoting (a host on an initramfs).
         no_new_keyring: keep the caller's session keyring.
         fault: index of a plan operation that must fail (fault injection), or -1.
@@ -41,7 +45,8 @@ class CreateOptions:
     """
 
     __slots__ = (
-        "console_fd", "fault", "no_new_keyring", "no_pivot", "pid_file", "preserve_fds", "stdio", "timings", "warn",
+        "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify", "pid_file",
+        "pidfd_socket", "preserve_fds", "stdio", "timings", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -49,8 +54,12 @@ class CreateOptions:
         *,
         console_fd: int = -1,
         pid_file: str = "",
+        pidfd_socket: int = -1,
         stdio: tuple[int, int, int] = (0, 1, 2),
         preserve_fds: tuple[int, ...] = (),
+        listen_fds: int = 0,
+        listen_names: str = "",
+        notify: bool = False,
         no_pivot: bool = False,
         no_new_keyring: bool = False,
         fault: int = -1,
@@ -59,8 +68,12 @@ class CreateOptions:
     ) -> None:
         self.console_fd = console_fd
         self.pid_file = pid_file
+        self.pidfd_socket = pidfd_socket
         self.stdio = stdio
         self.preserve_fds = preserve_fds
+        self.listen_fds = listen_fds
+        self.listen_names = listen_names
+        self.notify = notify
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
         self.fault = fault
@@ -68,8 +81,11 @@ class CreateOptions:
         self.warn = warn
 
 
-def prepare(container_id: str, bundle: str, options: CreateOptions) -> tuple[dict[str, Any], Cgroup, plan.Plan]:
+def prepare(container_id: str, bundle: str, more: dict[str, Any]) -> tuple[dict[str, Any], Cgroup, plan.Plan]:
     """Everything that can be decided before anything is made: config, cgroup paths and plan.
+
+    Args:
+        more: members of :class:`ocipy.plan.Options` that the caller has chosen.
 
     Raises:
         ConfigError, Unsupported, StateError (a malformed id).
@@ -81,10 +97,8 @@ def prepare(container_id: str, bundle: str, options: CreateOptions) -> tuple[dic
     cgroup = cgroups.select((spec.get("linux") or {}).get("cgroupsPath"), container_id, facts.cgroups)
     compiled = plan.compile(
         spec, facts,
-        plan.Options(
-            bundle, container_id, cgroup.paths, no_pivot=options.no_pivot, no_new_keyring=options.no_new_keyring
-        ),
-    )  # fmt: skip
+        plan.Options(bundle, container_id, cgroup.paths, **more),
+    )
     return spec, cgroup, compiled
 
 
@@ -128,7 +142,15 @@ def create(store: Store, container_id: str, bundle: str, options: CreateOptions)
     Raises:
         Error: nothing of the container is left behind then.
     """
-    spec, cgroup, compiled = prepare(container_id, bundle, options)
+    more: dict[str, Any] = {"no_pivot": options.no_pivot, "no_new_keyring": options.no_new_keyring}
+    if options.listen_fds:
+        more |= {"env": listen_env(options.listen_fds, options.listen_names), "listen_pid": True}
+    if options.notify:
+        from ocipy.container.notify import DIRECTORY, ENV
+
+        more["env"] = [*more.get("env", ()), ENV]
+        more["notify_dir"] = f"{store.root}/{container_id}/{DIRECTORY}"
+    spec, cgroup, compiled = prepare(container_id, bundle, more)
     if options.warn is not None:
         _warn(spec, options.warn)
     if "console" in compiled.given and options.console_fd < 0:
@@ -143,17 +165,24 @@ def create(store: Store, container_id: str, bundle: str, options: CreateOptions)
         )  # fmt: skip
     entry = store.create(container_id)
     record = Record.new(entry, bundle, spec, cgroup)
-    record.data["plan_options"] = {"no_pivot": options.no_pivot, "no_new_keyring": options.no_new_keyring}
+    record.data["plan_options"] = more
     build = _Build(record, spec, cgroup, compiled, options)
     try:
         record.save()  # the intent: whatever follows can be found and removed by `delete`
         # as it was judged: the file itself may be another by now
         os.write_file(CONFIG, json.dumps(spec).encode(), dir_fd=entry.fd)
+        if options.notify:
+            os.mkdir(more["notify_dir"], 0o755)
         launched = build.run()
     except BaseException as error:
         build.undo(error)
         raise
     return record, launched
+
+
+def listen_env(count: int, names: str) -> list[str]:
+    """The variables that tell a program of the sockets that it inherits (sd_listen_fds(3)), but for its pid."""
+    return [f"LISTEN_FDS={count}", *([f"LISTEN_FDNAMES={names}"] if names else [])]
 
 
 class _Build:
@@ -228,6 +257,10 @@ class _Build:
         if self.options.pid_file:
             write_pid_file(self.options.pid_file, launched.pid)
             self.pid_file = True
+        if self.options.pidfd_socket >= 0:
+            from ocipy.container.handover import send_pidfd
+
+            send_pidfd(self.options.pidfd_socket, launched.pidfd, "standard")
         try:
             launched.channel.send(ACK)
         except BrokenPipeError:

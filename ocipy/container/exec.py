@@ -6,7 +6,7 @@ from ocipy import _os as os
 from ocipy import host, plan
 from ocipy.container import stop
 from ocipy.container.channel import ACK, ERROR, Launched, failure
-from ocipy.container.create import remove_pid_file, write_pid_file
+from ocipy.container.create import listen_env, remove_pid_file, write_pid_file
 from ocipy.container.join import Join
 from ocipy.container.record import CREATED, PAUSED, RUNNING, Record
 from ocipy.errors import ConfigError, StateError
@@ -16,6 +16,8 @@ from ocipy.spec.load import verify_process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ocipy.cgroups.base import Cgroup
 
 
 def process_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -41,13 +43,20 @@ def exec_process(
     preserve_fds: tuple[int, ...] = (),
     console_fd: int = -1,
     pid_file: str = "",
+    pidfd_socket: int = -1,
+    listen_fds: int = 0,
+    listen_names: str = "",
+    cgroup: Cgroup | None = None,
+    ignore_paused: bool = False,
 ) -> Launched:
     """Run a process in a container's namespaces and cgroup; returns when it runs.
 
     Args:
         record: of a created or running container.
         process: as ``process`` of config.json.
-        stdio, preserve_fds, console_fd, pid_file: as for create.
+        stdio, preserve_fds, console_fd, pid_file, pidfd_socket, listen_fds, listen_names: as for create.
+        cgroup: to run it in, instead of the container's own.
+        ignore_paused: a paused container is no error: the process runs when it is resumed, and this waits for that.
 
     Raises:
         StateError: the container is not running, or is paused.
@@ -55,9 +64,12 @@ def exec_process(
         LaunchError: it could not be run.
     """
     status = record.status()
-    if status == PAUSED:
-        raise StateError(f"cannot exec in a paused container: {record.entry.id!r}", code="paused", hint="resume it")
-    if status not in (RUNNING, CREATED):
+    if status == PAUSED and not ignore_paused:
+        raise StateError(
+            f"cannot exec in a paused container: {record.entry.id!r}", code="paused",
+            hint="resume it, or use --ignore-paused",
+        )  # fmt: skip
+    if status not in (RUNNING, CREATED, PAUSED):
         raise StateError(f"cannot exec in a stopped container: container not running: {record.entry.id!r} is {status}",
                          code="not-running")  # fmt: skip
     verify_process(process)
@@ -66,15 +78,16 @@ def exec_process(
     if pidfd < 0:
         raise stop.not_running(record)
     try:
-        options = plan.Options(record.data["bundle"], record.entry.id)
+        options = plan.Options(
+            record.data["bundle"], record.entry.id, listen_pid=listen_fds > 0,
+            env=listen_env(listen_fds, listen_names) if listen_fds else None,
+        )  # fmt: skip
         compiled = plan.compile_exec(config, host.facts(), options, _differing(record.pid))
         if "console" in compiled.given and console_fd < 0:
             raise ConfigError("a terminal needs a console socket", code="console-socket", hint="--console-socket")
         if "console" not in compiled.given and console_fd >= 0:
             raise ConfigError("a console socket, and the process has no terminal", code="console-socket", hint="--tty")
-        cgroup = record.cgroup()
-        assert cgroup is not None
-        join = Join(cgroup, record.pid)
+        join = _join(record, cgroup)
         launched = join.launch(
             compiled, given={"pidfd": pidfd, "console": console_fd}, stdio=stdio, preserve=preserve_fds
         )
@@ -84,6 +97,10 @@ def exec_process(
             if pid_file:
                 write_pid_file(pid_file, launched.pid)
                 written = True
+            if pidfd_socket >= 0:
+                from ocipy.container.handover import send_pidfd
+
+                send_pidfd(pidfd_socket, launched.pidfd, "setns")
             try:
                 launched.channel.send(ACK)
             except BrokenPipeError:
@@ -100,6 +117,15 @@ def exec_process(
         return launched
     finally:
         os.close(pidfd)
+
+
+def _join(record: Record, cgroup: Cgroup | None) -> Join:
+    """The way into the cgroup: the given one, or the container's, or where its init has gone."""
+    if cgroup is not None:
+        return Join(cgroup)
+    own = record.cgroup()
+    assert own is not None  # recorded before anything was launched
+    return Join(own, record.pid)
 
 
 def _differing(pid: int) -> int:

@@ -67,9 +67,14 @@ class Options:
         cgroup_paths: the container's cgroup directory per controller (:attr:`Cgroup.paths`).
         no_pivot: move the root instead of pivoting.
         no_new_keyring: keep the caller's session keyring.
+        env: variables for the program, besides the config's and before those of the same names.
+        listen_pid: add LISTEN_PID, which is the program's own (sd_listen_fds(3)).
+        notify_dir: directory of a socket for sd_notify(3), to be seen as ``/run/notify``.
     """
 
-    __slots__ = ("bundle", "cgroup_paths", "container_id", "no_new_keyring", "no_pivot")
+    __slots__ = (
+        "bundle", "cgroup_paths", "container_id", "env", "listen_pid", "no_new_keyring", "no_pivot", "notify_dir",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -79,12 +84,18 @@ class Options:
         *,
         no_pivot: bool = False,
         no_new_keyring: bool = False,
+        env: list[str] | None = None,
+        listen_pid: bool = False,
+        notify_dir: str = "",
     ) -> None:
         self.bundle = bundle
         self.container_id = container_id
         self.cgroup_paths = cgroup_paths or {}
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
+        self.env = env or []
+        self.listen_pid = listen_pid
+        self.notify_dir = notify_dir
 
 
 class Builder:

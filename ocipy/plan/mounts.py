@@ -24,6 +24,9 @@ PROC_ALLOWED = frozenset(
     )
 )  # fmt: skip
 
+#: where the container finds the socket for sd_notify(3)
+NOTIFY_DIR = "/run/notify"
+
 #: words that only choose what kind of operation a mount is
 BIND_WORDS = {"bind": 0, "rbind": flags.AT_RECURSIVE}
 FSCONFIG_MAX = 255  # bytes of a value that fsconfig(2) takes
@@ -100,6 +103,10 @@ def make(b: Builder, enter_cgroup: Any) -> None:
         _mount(b, mount, kind, where)
     if not entered:
         enter_cgroup(b)
+    if b.options.notify_dir:
+        options = ["bind", "nosuid", "noexec", "nodev", "ro"]
+        mount = {"destination": NOTIFY_DIR, "source": b.options.notify_dir, "options": options}
+        _mount(b, mount, "", "NOTIFY_SOCKET")
 
 
 def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:

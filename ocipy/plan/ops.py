@@ -102,7 +102,7 @@ fork = Kind(2, "fork")
 ready = Kind(3, "ready", "I")  # whether to keep the channel
 wait_start = Kind(4, "wait_start", "I")  # slot of the listening socket
 hook = Kind(5, "hook", "sSSI")  # path, args, env, timeout in seconds or 0
-exec = Kind(6, "exec", "SS")  # args, env
+exec = Kind(6, "exec", "SSI")  # args, env, whether to add LISTEN_PID
 lookup = Kind(7, "lookup", "ssI")  # executable, PATH, uid whose home directory becomes HOME or NO_UID
 
 # Namespaces, and what is set once inside them

@@ -142,7 +142,12 @@ def seccomp(b: Builder) -> None:
 
 def run(b: Builder) -> None:
     """Emit the exec."""
-    b.add(ops.exec("$.process.args", list(b.process["args"]), list(b.process.get("env") or ())))
+    env = list(b.process.get("env") or ())
+    if b.options.env:
+        names = {entry.partition("=")[0] for entry in b.options.env}
+        env = [entry for entry in env if entry.partition("=")[0] not in names]
+        env += b.options.env
+    b.add(ops.exec("$.process.args", list(b.process["args"]), env, b.options.listen_pid))
 
 
 #: properties that are refused by name until they are implemented, with where they stand

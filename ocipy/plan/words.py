@@ -56,7 +56,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "ready": "report that all is ready",
     "wait_start": "wait for start",
     "hook": lambda path, words, env, timeout: f"run hook {args([path, *words[1:]])}",
-    "exec": lambda words, env: f"exec {args(words)}",
+    "exec": lambda words, env, listens: f"exec {args(words)}",
     "lookup": lambda name, path, uid: f"find the executable {name}",
     "open_ns": lambda slot, file, kind, other: f"open the {flags.namespaces(kind)} namespace {file}",
     "setns": lambda pairs: "join namespaces: " + _joined(*(flags.namespaces(kind) for _, kind in pairs)),

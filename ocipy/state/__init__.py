@@ -118,7 +118,12 @@ class Entry:
         """Remove the directory with what is in it. The state goes last: until then `delete` can come back."""
         names = sorted(os.listdir(self.fd), key=lambda name: name == STATE)
         for name in names:
-            os.unlink(name, dir_fd=self.fd)
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except IsADirectoryError:
+                for inner in os.listdir(f"{self.path}/{name}"):
+                    os.unlink(f"{self.path}/{name}/{inner}")
+                os.rmdir(name, dir_fd=self.fd)
         os.rmdir(self.path)
 
 
