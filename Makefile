@@ -12,7 +12,7 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300
 need = @missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	[ -z "$$missing" ] || { $(APT) -qq update && $(APT) -qq install -y --no-install-recommends $$missing >/dev/null; }
 
-.PHONY: demo test test-v2 lint bench storm clean packages-demo packages-test packages-bench packages-guest
+.PHONY: demo docs test test-v2 lint bench storm clean packages-demo packages-test packages-bench packages-guest
 .DELETE_ON_ERROR:
 
 demo: packages-demo $(VENV)/installed
@@ -30,6 +30,10 @@ lint: packages-demo $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/python tools/make_schema_table.py
 	$(BIN)/mypy
+
+# what is made of the command line's definition: the table of flags, man pages, completion
+docs: $(VENV)/installed-test
+	$(BIN)/python tools/make_cli_docs.py
 
 bench: packages-bench $(VENV)/installed
 	$(BIN)/python benchmarks/bench.py

@@ -96,7 +96,18 @@ class BuildScripts(build_scripts):
         return [str(Path(self.build_dir) / "ocipy")]
 
 
+def data_files() -> list[tuple[str, list[str]]]:
+    """Man pages and completion, to where man(1) and the shells look below a prefix."""
+    return [
+        ("share/man/man8", sorted(str(path.relative_to(HERE)) for path in HERE.glob("docs/man/*.8"))),
+        ("share/bash-completion/completions", ["docs/completion/ocipy.bash"]),
+        ("share/zsh/site-functions", ["docs/completion/_ocipy"]),
+        ("share/fish/vendor_completions.d", ["docs/completion/ocipy.fish"]),
+    ]
+
+
 setup(
+    data_files=data_files(),
     cffi_modules=["native/build_native.py:ffi", "native/build_seccomp.py:ffi"],
     cmdclass={"build_py": BuildPy, "build_ext": BuildExt, "build_scripts": BuildScripts},
     scripts=["native/launcher.c"],  # names the source, so that build_scripts runs

@@ -375,7 +375,8 @@ def test_explain(cli: Cli, bundle: TestBundle) -> None:
     """explain prints the operations one a line with their config path, and makes nothing."""
     bundle.config["linux"]["resources"] = {"pids": {"limit": 10}}
     bundle.args("true")
-    lines = cli("explain", str(bundle.save())).stdout.splitlines()
+    lines = cli("explain", "--id", "box", str(bundle.save())).stdout.splitlines()
+    assert any("/box" in line for line in lines if line.startswith("cgroup"))
     text = "\n".join(lines)
     for path in (
         "$.linux.namespaces", "$.root.path", "$.mounts[0]", "$.hostname", "$.linux.maskedPaths[0]", "$.process.user",

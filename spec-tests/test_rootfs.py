@@ -132,6 +132,9 @@ def test_no_pivot(cli: Cli, bundle: TestBundle) -> None:
     plain, moved = cli.run(bundle), cli.run(bundle, "--no-pivot")
     assert moved.stdout == plain.stdout
     assert "/f: Read-only file system" in moved.stderr
+    bundle.args("true")
+    name = cli.create(bundle, "--no-pivot")
+    cli("start", name)
 
 
 def test_no_pivot_hides_procfs(cli: Cli, bundle: TestBundle) -> None:

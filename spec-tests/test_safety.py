@@ -290,6 +290,8 @@ def test_keyring(cli: Cli, bundle: TestBundle) -> None:
     one, two = fresh_id(), fresh_id()
     assert f" _ses.{one}: " in cli("run", "--bundle", path, one).stdout
     assert f" _ses.{two}: " not in cli("run", "--no-new-keyring", "--bundle", path, two).stdout
+    created = cli.create(bundle, "--no-new-keyring")
+    assert f" _ses.{created}: " not in Path("/proc/keys").read_text()
 
 
 # --- a damaged plan (CVE-2021-43784) ---

@@ -219,6 +219,19 @@ def test_pidfd_socket(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
         os.close(pidfd)
 
 
+def test_pidfd_socket_of_run(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        bundle.args("sleep", "100")
+        name = fresh_id()
+        words = ["--detach", "--pidfd-socket", str(tmp_path / "s"), "--bundle", str(bundle.save()), name]
+        subprocess.run(cli.command("run", *words), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        kind, pidfd = received(listener)
+        assert (kind, pid_of(pidfd)) == ("standard", cli.state(name)["pid"])
+        os.close(pidfd)
+
+
 def test_pidfd_socket_nobody_there(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     done = cli("create", "--bundle", str(bundle.save()), "--pidfd-socket", str(tmp_path / "s"), fresh_id(), code=1)
     assert done.stderr == f"ocipy: --pidfd-socket {tmp_path}/s: connect: no such file or directory\n"
