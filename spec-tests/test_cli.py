@@ -140,7 +140,7 @@ def test_runcs_flags() -> None:
 def test_usage_errors(cli: Cli) -> None:
     """Wrong usage: exit status 1 (255 for exec), one line on stderr, nothing on stdout."""
     for words, code in (
-        (("nonsense",), 1),
+        (("nonsense",), 3),
         (("--nonsense", "list"), 1),
         (("--root",), 1),
         (("--log-format", "xml", "list"), 1),

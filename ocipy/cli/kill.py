@@ -6,7 +6,7 @@ from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
 from ocipy.container.record import Record
-from ocipy.errors import UsageError
+from ocipy.errors import StateError, UsageError
 from ocipy.state import Store
 
 COMMAND = Command(
@@ -26,7 +26,11 @@ def run(context: Context) -> int:
 
     def kill(name: str) -> None:
         with Store(context.root).open(name) as entry:
-            stop.kill(Record.load(entry), signal, everyone=context.args.all)
+            try:
+                stop.kill(Record.load(entry), signal, everyone=context.args.all)
+            except StateError as error:
+                if not context.args.all or error.code != "not-running":  # all of none are signalled, as runc has it
+                    raise
 
     if context.args.regex:
         from ocipy.cli.regex import each_matching

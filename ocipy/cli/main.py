@@ -39,8 +39,8 @@ GLOBAL = Command(
     ),
 )
 
-#: exit status of a failed exec: as runc has it, so that it is told from the program's own
-EXEC_FAILED = 255
+#: exit statuses as runc has them; that of a failed exec is told from the program's own
+EXEC_FAILED, NO_SUCH_COMMAND = 255, 3
 
 
 class Context:
@@ -94,7 +94,7 @@ def run(argv: list[str]) -> int:
         The exit status.
     """
     options: Args | None = None
-    name = ""
+    failed = 1
     try:
         options = parse(GLOBAL, argv, stop_at_first=True)
         if options.version:
@@ -112,12 +112,14 @@ def run(argv: list[str]) -> int:
             raise UsageError("--systemd-cgroup is not implemented", hint="the cgroupfs driver is the only one")
         name = words[0]
         if name not in COMMANDS:
+            failed = NO_SUCH_COMMAND
             raise UsageError(f"no such command: {name!r}", hint="ocipy help lists them")
         module = _load(name)
         args = parse(module.COMMAND, words[1:])
         if args.help:
             sys.stdout.write(describe(module.COMMAND))
             return 0
+        failed = EXEC_FAILED if name == "exec" else 1
         return int(module.run(Context(args, options)))
     except Error as error:
         _report(options, error)
@@ -127,7 +129,7 @@ def run(argv: list[str]) -> int:
         if options is not None and options.debug:
             raise
         _report(options, Error(f"{type(error).__name__}: {error}"))
-    return EXEC_FAILED if name == "exec" else 1
+    return failed
 
 
 def _load(name: str) -> Any:
