@@ -185,21 +185,37 @@ CASES: dict[str, Case] = {
 
 #: case -> why ocipy does it another way (docs/differences.md)
 DIFFERENCES: dict[str, str] = {
-    "unknown flag": "runc prints the command's help on standard output; ours is the error alone, since programs read what "
-        "is printed there",
+    "unknown flag": (
+        "runc prints the command's help on standard output; ours is the error alone, since programs read what "
+        "is printed there"
+    ),
     "unknown global flag": "as for an unknown flag",
     "flag without a value": "as for an unknown flag",
     "too many arguments": "as for an unknown flag",
     "no id": "as for an unknown flag",
-    "run preserving what is not open": "runc 1.1 gives the program descriptors that are not open; later ones refuse it, as ocipy does",
-    "bad version": "a config of a version that is not supported must be refused (config.md#specification-version)",
-    "hook fails after the start": "runc 1.1 runs poststart hooks in `create`; they belong after the start (runtime.md#lifecycle)",
-    "exec with a capability": "a capability that does not exist is refused, where runc warns and runs the program without it",
-    "exec by file": "without PATH the executable is looked up where execvp(3) does, in /bin and /usr/bin; runc finds "
-        "nothing then",
+    "run preserving what is not open": (
+        "runc 1.1 gives the program descriptors that are not open; later ones refuse it, as ocipy does"
+    ),
+    "bad version": (
+        "a config of a version that is not supported must be refused (config.md#specification-version)"
+    ),
+    "hook fails after the start": (
+        "runc 1.1 runs poststart hooks in `create`; they belong after the start (runtime.md#lifecycle)"
+    ),
+    "exec with a capability": (
+        "a capability that does not exist is refused, where runc warns and runs the program without it"
+    ),
+    "exec by file": (
+        "without PATH the executable is looked up where execvp(3) does, in /bin and /usr/bin; runc finds "
+        "nothing then"
+    ),
     "list": "`list --format json` prints `[]` if there is none, where runc prints `null`",
     "update without a limit": "an update that changes nothing is most likely a mistake, and refused",
-    "events": "zeros are printed too, where runc leaves a value out, and `network_interfaces`, which runc always "
-        "has empty, is not",
-    "features": "the structure of runtime-spec 1.3; that of runc 1.1 is older, and has annotations of runc's own",
+    "events": (
+        "zeros are printed too, where runc leaves a value out, and `network_interfaces`, which runc always "
+        "has empty, is not"
+    ),
+    "features": (
+        "the structure of runtime-spec 1.3; that of runc 1.1 is older, and has annotations of runc's own"
+    ),
 }
