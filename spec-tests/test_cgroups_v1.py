@@ -418,6 +418,7 @@ def test_cpuset(cgroup: LegacyCgroup) -> None:
     assert "$.linux.resources.cpu.cpus: can't write '4000' to" in str(caught.value)
 
 
+@pytest.mark.spec("config-linux#pids-1")
 @needs("pids")
 @pytest.mark.parametrize(("limit", "value"), [(42, "42"), (-1, "max"), (0, "1"), (None, "max")])
 def test_pids(cgroup: LegacyCgroup, limit: int | None, value: str) -> None:
@@ -572,6 +573,7 @@ def test_devices_are_denied_but_for_the_defaults(cgroup: LegacyCgroup) -> None:
     assert set(listed.exceptions) == {always[:3] for always in device_rules.ALWAYS_ALLOWED}
 
 
+@pytest.mark.spec("config-linux#allowed-device-list-1")
 @needs("devices")
 def test_device_rules_apply_in_order(cgroup: LegacyCgroup) -> None:
     if opened(cgroup, KMSG)[KMSG] != "rw":

@@ -125,6 +125,7 @@ def until(condition: Callable[[], bool]) -> None:
 # Placement, creation, membership
 
 
+@pytest.mark.spec("config-linux#unified-1")
 def test_create_enables_every_controller(cgroup: UnifiedCgroup) -> None:
     assert cgroup.directory == f"{TOP}{PREFIX}/{Path(cgroup.directory).name}"
     assert read(cgroup, "cgroup.controllers").split() == CONTROLLERS
@@ -230,6 +231,7 @@ def test_without_permission_an_optional_cgroup_is_left_out() -> None:
     assert "$.linux.resources.memory: cannot set memory limit: container could not join" in text
 
 
+@pytest.mark.spec("config-linux#cgroup-ownership-4", "config-linux#cgroup-ownership-5")
 def test_delegation(cgroup: UnifiedCgroup) -> None:
     cgroup.delegate(1234)
     for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
@@ -243,6 +245,7 @@ def test_delegation(cgroup: UnifiedCgroup) -> None:
 # Resources
 
 
+@pytest.mark.spec("config-linux#unified-2")
 @pytest.mark.parametrize(
     ("resources", "name", "value"),
     [
@@ -353,6 +356,7 @@ def hog(start: Callable[..., subprocess.Popen[bytes]], cgroup: UnifiedCgroup, si
     return process
 
 
+@pytest.mark.spec("config-linux#memory-2")
 @needs("memory")
 def test_check_before_update(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
     process = hog(start, cgroup, 32 << 20)
@@ -369,6 +373,7 @@ def test_check_before_update(cgroup: UnifiedCgroup, start: Callable[..., subproc
     assert cgroup.oom_kills() == 0
 
 
+@pytest.mark.spec("config-linux#huge-page-limits-2", "config-linux#unified-3", "config-linux#unified-4")
 @pytest.mark.parametrize(
     ("resources", "kind", "path"),
     [
@@ -457,6 +462,7 @@ def test_devices_are_denied_but_for_the_defaults(limited: UnifiedCgroup) -> None
     assert len(devices.attached(limited.directory)) == 1
 
 
+@pytest.mark.spec("config-linux#allowed-device-list-1")
 def test_device_rules_apply_in_order(limited: UnifiedCgroup) -> None:
     kmsg = {"type": "c", "major": 1, "minor": 11}
     limited.apply(

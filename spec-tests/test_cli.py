@@ -137,6 +137,7 @@ def test_runcs_flags() -> None:
         assert set(flags.split()) - have == set(), name
 
 
+@pytest.mark.spec("runtime#query-state-1", "runtime#create-1", "runtime#kill-1")
 def test_usage_errors(cli: Cli) -> None:
     """Wrong usage: exit status 1 (3 without such a command, 255 for exec), one line on stderr, none on stdout."""
     for words, code in (
@@ -353,6 +354,7 @@ def test_validate(cli: Cli, bundle: TestBundle) -> None:
     assert done.stdout.splitlines() == lines
 
 
+@pytest.mark.spec("runtime#warnings-1", "config#linux-process-1")
 def test_warnings(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """config.md#linux-process: a capability that does not exist is ignored with a warning, on stderr or in the log."""
     bundle.config["process"]["capabilities"]["bounding"].append("CAP_NONSENSE")

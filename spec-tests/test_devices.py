@@ -34,6 +34,7 @@ def grant(bundle: TestBundle, *capabilities: str) -> None:
         bundle.config["process"]["capabilities"][name] += capabilities
 
 
+@pytest.mark.spec("config-linux#default-devices-1")
 def test_default(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#default-devices: every container has them, open to all, whatever the umask; and they
     work."""
@@ -54,6 +55,7 @@ def test_default(cli: Cli, bundle: TestBundle) -> None:
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.spec("runtime-linux#dev-symbolic-links-1", "config-linux#default-devices-1")
 def test_links(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#dev-symbolic-links: the links are there, and lead to the program's own descriptors."""
     script = (
@@ -78,6 +80,7 @@ def test_links_of_image_stay(cli: Cli, bundle: TestBundle) -> None:
     assert again.returncode == 0
 
 
+@pytest.mark.spec("config-linux#devices-1")
 def test_configured(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#devices: character, block and fifo nodes, with mode, owner, and the directories to
     them; a missing fileMode is 0666."""
@@ -100,6 +103,7 @@ def test_default_replaced(cli: Cli, bundle: TestBundle) -> None:
     assert cli.run(bundle.sh(look("/dev/full"))).stdout == "character special file 1:7 600 1:0\n"
 
 
+@pytest.mark.spec("config-linux#devices-4")
 def test_existing_node(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#devices: a node that is there and the same is kept, with mode and owner made right;
     something else there is an error with the config path."""
@@ -141,6 +145,7 @@ def test_bad_entries(cli: Cli, bundle: TestBundle, device: dict[str, Any], where
     assert where in cli.run(bundle, code=1).stderr
 
 
+@pytest.mark.spec("config-linux#devices-1")
 def test_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#devices: in a user namespace, where mknod(2) is refused, the host's nodes are bound; a
     fifo is made."""
@@ -188,6 +193,7 @@ def rule(allow: bool, access: str = "rwm", **more: Any) -> dict[str, Any]:
     return {"allow": allow, "access": access, **more}
 
 
+@pytest.mark.spec("config-linux#allowed-device-list-1")
 def test_device_rules(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#allowed-device-list: after a denial of all, what is allowed works with the access
     that is given, the default devices always, and the rest is refused, also to who may make nodes."""

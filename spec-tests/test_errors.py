@@ -75,6 +75,7 @@ def refused_create(cli: Cli, refused: Callable[..., Refusal], tmp_path: Path) ->
 RefusedCreate = Callable[..., Refusal]
 
 
+@pytest.mark.spec("bundle#container-format-1")
 def test_config_missing(refused_create: RefusedCreate, tmp_path: Path) -> None:
     """bundle.md: a bundle without config.json; a bundle that does not exist."""
     (tmp_path / "empty").mkdir()
@@ -112,6 +113,7 @@ def test_config_unreadable(refused_create: RefusedCreate, bundle: TestBundle) ->
     check("larger than 16 MiB")
 
 
+@pytest.mark.spec("glossary#json-1", "glossary#json-2")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -137,6 +139,7 @@ def test_not_json(refused_create: RefusedCreate, bundle: TestBundle, text: str, 
     assert found.entry["config_path"] == "$"
 
 
+@pytest.mark.spec("config#valid-values-1")
 @pytest.mark.parametrize(
     ("place", "value", "path"),
     [
@@ -182,6 +185,7 @@ def test_several_faults(refused_create: RefusedCreate, bundle: TestBundle) -> No
     assert f"ocipy validate {bundle.path}" in found.last
 
 
+@pytest.mark.spec("config#root-7")
 def test_rootfs_missing(refused_create: RefusedCreate, bundle: TestBundle) -> None:
     """config.md#root: a root file system that is not there, is a file, or is a symbolic link."""
     shutil.rmtree(bundle.rootfs)
@@ -202,6 +206,7 @@ def test_rootfs_missing(refused_create: RefusedCreate, bundle: TestBundle) -> No
     assert "symbolic link" in refused_create(bundle).last
 
 
+@pytest.mark.spec("runtime#create-2")
 def test_id_exists(cli: Cli, refused: Callable[..., Refusal], bundle: TestBundle) -> None:
     """runtime.md#create: an id in use, and malformed ones."""
     name = cli.create(bundle.args(*SLEEP))
@@ -216,6 +221,7 @@ def test_id_exists(cli: Cli, refused: Callable[..., Refusal], bundle: TestBundle
     cli("delete", name)
 
 
+@pytest.mark.spec("runtime#query-state-2")
 @pytest.mark.parametrize(
     "command",
     [
@@ -234,6 +240,7 @@ def test_no_such_container(refused: Callable[..., Refusal], command: tuple[str, 
     assert found.entry["code"] == "container-not-found"
 
 
+@pytest.mark.spec("config-linux#namespaces-5")
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"])
 def test_unknown_namespace_path(refused_create: RefusedCreate, bundle: TestBundle, kind: str) -> None:
     """config-linux.md#namespaces: a path that is not there, is no namespace, or is one of another type."""
@@ -250,6 +257,7 @@ def test_unknown_namespace_path(refused_create: RefusedCreate, bundle: TestBundl
         assert words in found.last
 
 
+@pytest.mark.spec("runtime#lifecycle-2", "runtime#errors-1", "runtime#create-6")
 def test_mount_source_missing(refused_create: RefusedCreate, bundle: TestBundle, tmp_path: Path) -> None:
     """config.md#mounts: a bind mount's source that is not there; a file system type that there is not."""
     index = len(bundle.config["mounts"])
@@ -284,6 +292,7 @@ def test_seccomp_action(refused_create: RefusedCreate, bundle: TestBundle) -> No
     assert refused_create(bundle).entry["config_path"].startswith("$.linux.seccomp.architectures")
 
 
+@pytest.mark.spec("config-linux#cgroups-path-4")
 @pytest.mark.parametrize("path", ["/../../escape", "a/../../b", "..", "/", "", "/./"])
 def test_cgroup_path(refused_create: RefusedCreate, cli: Cli, bundle: TestBundle, path: str) -> None:
     """config-linux.md#cgroups-path: `..` is refused, and so is the root of a hierarchy."""
@@ -295,6 +304,7 @@ def test_cgroup_path(refused_create: RefusedCreate, cli: Cli, bundle: TestBundle
     assert found.entry["config_path"] == "$.linux.cgroupsPath"
 
 
+@pytest.mark.spec("config-linux#control-groups-1")
 def test_cgroup_in_use(
     cli: Cli, refused_create: RefusedCreate, make_bundle: Callable[[], TestBundle], tmp_path: Path
 ) -> None:
@@ -369,6 +379,7 @@ def test_cwd(refused_create: RefusedCreate, bundle: TestBundle) -> None:
         assert "not a directory" in found.last
 
 
+@pytest.mark.spec("runtime#start-2", "runtime#kill-2", "runtime#delete-2")
 def test_lifecycle_misuse(cli: Cli, refused: Callable[..., Refusal], bundle: TestBundle) -> None:
     """Start twice, delete a running container without force, kill a stopped one, exec in it."""
     name = cli.start(bundle.args(*SLEEP))
@@ -510,6 +521,7 @@ def test_log_formats(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert done.stderr == f"ocipy: --log {tmp_path}/none/log: open: no such file or directory\n"
 
 
+@pytest.mark.spec("config#valid-values-1")
 def test_unsupported(refused_create: RefusedCreate, bundle: TestBundle) -> None:
     """What a config asks for and is not there is an error, never ignored (config.md, `MUST generate an error`)."""
     for section, name, value in (
@@ -524,6 +536,7 @@ def test_unsupported(refused_create: RefusedCreate, bundle: TestBundle) -> None:
         del bundle.config[section][name]
 
 
+@pytest.mark.spec("runtime#lifecycle-2", "runtime#errors-1", "runtime#create-6")
 def test_limits_refused(refused_create: RefusedCreate, bundle: TestBundle) -> None:
     """A limit that the kernel refuses: the error has its path, and the cgroups are gone."""
     bundle.config["linux"]["resources"] = {"cpu": {"cpus": "4000-4095"}}

@@ -151,6 +151,7 @@ def children() -> set[str]:
     return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
 
 
+@pytest.mark.spec("runtime#errors-1", "runtime#lifecycle-2")
 @pytest.mark.parametrize("kind", [plain, user, joined])
 def test_every_operation(kind: Callable[[TestBundle], None], place: Path, image: Path) -> None:
     """Each operation of a plan in turn is made to fail. Up to where the container waits, create fails;

@@ -52,6 +52,11 @@ def last_line(text: str) -> str:
     return text.splitlines()[-1]
 
 
+@pytest.mark.spec(
+    "runtime#lifecycle-5", "runtime#lifecycle-7", "runtime#lifecycle-9", "runtime#lifecycle-11",
+    "runtime#lifecycle-14", "runtime#lifecycle-17", "config#posix-platform-hooks-19", "config#prestart-2",
+    "config#createcontainer-hooks-2", "config#startcontainer-hooks-1",
+)  # fmt: skip
 def test_order(cli: Cli, bundle: TestBundle, log: Log) -> None:
     """runtime.md#lifecycle: each kind at its time, those of a kind in the listed order: three kinds at
     create, one before the program, one after it was started, one after the container was removed."""
@@ -83,6 +88,12 @@ def test_order_of_run(cli: Cli, bundle: TestBundle, log: Log) -> None:
     assert log.read("order").splitlines()[-1] == "poststop"
 
 
+@pytest.mark.spec(
+    "config#posix-platform-hooks-5", "config#posix-platform-hooks-10", "config#posix-platform-hooks-12",
+    "config#posix-platform-hooks-14", "config#posix-platform-hooks-16", "config#posix-platform-hooks-18",
+    "config#prestart-4", "config#createruntime-hooks-3", "config#createcontainer-hooks-4",
+    "config#startcontainer-hooks-3", "config#poststart-3", "config#poststop-3",
+)  # fmt: skip
 def test_namespaces(cli: Cli, bundle: TestBundle, log: Log) -> None:
     """config.md#posix-platform-hooks: createContainer and startContainer hooks run in the container's
     namespaces, the first with the host's tree still in view and the second in the container's root; all
@@ -111,6 +122,7 @@ def test_namespaces(cli: Cli, bundle: TestBundle, log: Log) -> None:
     assert {roots[k] for k in KINDS if k != "startContainer"} == {str(os.stat("/").st_ino)}
 
 
+@pytest.mark.spec("config#posix-platform-hooks-20", "config#poststart-1")
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
@@ -165,6 +177,12 @@ def test_env(cli: Cli, bundle: TestBundle, kind: str) -> None:
     assert found.split() == ["A=1", "EMPTY=", "B=x=y"]
 
 
+@pytest.mark.spec(
+    "config#posix-platform-hooks-4", "config#posix-platform-hooks-9", "config#posix-platform-hooks-11",
+    "config#posix-platform-hooks-13", "config#posix-platform-hooks-15", "config#posix-platform-hooks-17",
+    "config#prestart-3", "config#createruntime-hooks-2", "config#createcontainer-hooks-3",
+    "config#startcontainer-hooks-2", "config#poststart-2", "config#poststop-2",
+)  # fmt: skip
 @pytest.mark.parametrize("kind", ["prestart", "startContainer"])
 def test_path_alone(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:
     """config.md#posix-platform-hooks: without args the path is argv[0], without env there is none."""
@@ -227,6 +245,7 @@ def test_large_state(cli: Cli, bundle: TestBundle, log: Log, hooks: bool) -> Non
 # --- failures ---
 
 
+@pytest.mark.spec("runtime#lifecycle-6", "runtime#lifecycle-8", "runtime#lifecycle-10", "runtime#errors-1")
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
 def test_failure_at_create(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:
     """runtime.md#lifecycle: a hook that fails at create fails that, with what it wrote and its config path
@@ -249,6 +268,7 @@ def test_failure_at_create(cli: Cli, bundle: TestBundle, log: Log, kind: str) ->
     assert "does not exist" in cli("state", name, code=1).stderr
 
 
+@pytest.mark.spec("runtime#lifecycle-12")
 def test_failure_at_start(cli: Cli, bundle: TestBundle, log: Log) -> None:
     """runtime.md#lifecycle: a startContainer hook that fails fails start; the program never runs, and the
     container is stopped and removed, poststop hooks included."""
@@ -265,6 +285,7 @@ def test_failure_at_start(cli: Cli, bundle: TestBundle, log: Log) -> None:
     assert "does not exist" in cli("state", name, code=1).stderr
 
 
+@pytest.mark.spec("runtime#lifecycle-15")
 def test_failure_after_start(cli: Cli, bundle: TestBundle, log: Log) -> None:
     """runtime.md#lifecycle: a poststart hook that fails fails start, and stops and removes the container."""
     log.hook("poststart", "echo why; exit 4")
@@ -286,6 +307,7 @@ def test_failure_in_run(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> No
     assert log.exists("poststop")
 
 
+@pytest.mark.spec("runtime#lifecycle-18", "runtime#warnings-1")
 def test_failure_after_stop(cli: Cli, bundle: TestBundle, log: Log) -> None:
     """runtime.md#lifecycle: a poststop hook that fails is a warning; the others run and the container is
     gone."""

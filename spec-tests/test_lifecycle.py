@@ -45,6 +45,11 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.spec(
+    "runtime#scope-of-a-container-1", "runtime#state-1", "runtime#state-2", "runtime#state-3", "runtime#state-5",
+    "runtime#state-6", "runtime#state-7", "runtime#lifecycle-3", "runtime#lifecycle-13", "runtime#operations-1",
+    "runtime#query-state-3", "runtime#create-3", "runtime#create-5", "runtime#start-3", "config#annotations-8",
+)  # fmt: skip
 def test_statuses_in_order(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """runtime.md#state: created until start, running until the process ends, then stopped; each state document
     satisfies the schema, names pid, bundle and annotations, and the program does not run before start."""
@@ -78,6 +83,7 @@ def test_statuses_in_order(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None
     assert "does not exist" in cli("state", name, code=1).stderr
 
 
+@pytest.mark.spec("runtime#state-3", "runtime#state-7")
 def test_status_creating(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """runtime.md#lifecycle, step 3: while createRuntime hooks run the status is creating, and what the hook gets
     on its standard input is a valid state document; delete waits for the create to end."""
@@ -107,6 +113,7 @@ def test_status_creating(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert not (cli.root / name).exists()
 
 
+@pytest.mark.spec("runtime#start-2")
 def test_start_twice(cli: Cli, bundle: TestBundle) -> None:
     """runtime.md#start: a container that is not created can't be started, and is not touched by the attempt."""
     name = cli.start(bundle.args(*SLEEP))
@@ -121,6 +128,7 @@ def test_start_twice(cli: Cli, bundle: TestBundle) -> None:
     assert "does not exist" in cli("start", name, code=1).stderr
 
 
+@pytest.mark.spec("runtime#scope-of-a-container-1", "runtime#operations-1", "runtime#kill-2", "runtime#kill-3")
 def test_kill(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """runtime.md#kill: the signal reaches the init process of a running or created container, by default it is
     SIGTERM; a stopped one can't be signalled."""
@@ -155,6 +163,7 @@ def test_kill_created(cli: Cli, bundle: TestBundle, sent: str) -> None:
     cli("delete", name)
 
 
+@pytest.mark.spec("runtime#delete-2")
 def test_delete_running(cli: Cli, bundle: TestBundle) -> None:
     """runtime.md#delete: a container that is not stopped is refused and not changed; --force kills it first."""
     name = cli.start(bundle.args(*SLEEP))
@@ -228,6 +237,7 @@ def test_reparented(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     cli("delete", name)
 
 
+@pytest.mark.spec("runtime#lifecycle-4")
 def test_config_changes_after_create(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """runtime.md#lifecycle, step 2: changes of config.json after create have no effect, on start and on exec,
     not even its removal."""
@@ -276,6 +286,7 @@ def test_recycled_pid(cli: Cli, bundle: TestBundle) -> None:
         other.wait()
 
 
+@pytest.mark.spec("runtime#create-2")
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "ä", "a\n", "-" * 256, "a:b", "../x", "a\\b"])
 def test_bad_ids(cli: Cli, bundle: TestBundle, name: str) -> None:
     """runtime.md#create: an id that is not valid is an error, for every command, and makes nothing."""
@@ -315,6 +326,7 @@ def test_deep_state_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> N
     deep("delete", "--force", name)
 
 
+@pytest.mark.spec("runtime#state-2", "runtime#create-2")
 def test_id_in_use(cli: Cli, make_bundle: Callable[[], TestBundle]) -> None:
     """runtime.md#create: an id that is in use makes no new container and leaves the old one alone."""
     first = make_bundle().args(*SLEEP)
@@ -417,6 +429,7 @@ def test_pause_created(cli: Cli, bundle: TestBundle) -> None:
     cli("delete", "--force", name)
 
 
+@pytest.mark.spec("runtime#state-4", "runtime#delete-2")
 def test_paused(cli: Cli, bundle: TestBundle) -> None:
     """A paused container: its state says so, pause is refused, delete too, kill ends it, delete --force too."""
     for kill in (True, False):
@@ -486,6 +499,7 @@ def test_damaged_state(cli: Cli) -> None:
     cli("delete", name)
 
 
+@pytest.mark.spec("runtime#lifecycle-12", "runtime#lifecycle-15")
 @pytest.mark.parametrize("kind", ["startContainer", "poststart"])
 def test_hook_fails_at_start(cli: Cli, bundle: TestBundle, tmp_path: Path, kind: str) -> None:
     """runtime.md#lifecycle, steps 7 and 9: a failing startContainer or poststart hook is an error of start, the

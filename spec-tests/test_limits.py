@@ -60,6 +60,7 @@ VALUES: list[tuple[dict[str, Any], str, str, str, str, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.spec("runtime#lifecycle-1", "runtime#lifecycle-16", "runtime#delete-3")
 @pytest.mark.parametrize("case", VALUES, ids=lambda case: f"{case[1]}-{'-'.join(next(iter(case[0].values())))}")
 def test_written(cli: Cli, bundle: TestBundle, case: tuple[dict[str, Any], str, str, str, str, str]) -> None:
     """Each limit of config.json is in the container's cgroup from create on, and goes with the container."""
@@ -356,6 +357,7 @@ def test_fork_bomb(cli: Cli, bundle: TestBundle) -> None:
     cli("delete", "--force", name)
 
 
+@pytest.mark.spec("config-linux#cgroups-path-1", "config-linux#cgroups-path-2")
 @pytest.mark.parametrize("path", ["absolute", "relative", "nested"])
 def test_cgroups_path(cli: Cli, bundle: TestBundle, path: str) -> None:
     """config-linux.md#cgroups-path: absolute is below the mount point, relative where the runtime decides; the

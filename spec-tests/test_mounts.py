@@ -74,6 +74,10 @@ OPPOSITE = {
 }  # fmt: skip
 
 
+@pytest.mark.spec(
+    "config#linux-mount-options-2", "config#linux-mount-options-3", "config#linux-mount-options-5",
+    "config#linux-mount-options-10", "config#linux-mount-options-16",
+)  # fmt: skip
 @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
 def test_attributes(cli: Cli, bundle: TestBundle, tmp_path: Path, kind: str) -> None:
     """config.md#linux-mount-options: each attribute, on a new file system and on a bind mount; a later word
@@ -92,6 +96,7 @@ def test_attributes(cli: Cli, bundle: TestBundle, tmp_path: Path, kind: str) -> 
         assert not absent & got, option
 
 
+@pytest.mark.spec("config#linux-mount-options-9")
 @pytest.mark.parametrize("option", [o for o in PLAIN if o != "defaults"])
 def test_recursive_attributes(cli: Cli, bundle: TestBundle, tree: Path, option: str) -> None:
     """config.md#linux-mount-options: each r* form holds for what is mounted below as well, the plain one
@@ -119,6 +124,7 @@ def test_recursive_and_plain(cli: Cli, bundle: TestBundle, tree: Path) -> None:
     assert "nosuid" not in found["/m/sub"].options
 
 
+@pytest.mark.spec("config#linux-mount-options-7")
 @pytest.mark.parametrize(
     ("option", "top", "below"),
     [
@@ -173,6 +179,7 @@ def test_propagation_to_host(cli: Cli, bundle: TestBundle, tmp_path: Path) -> No
     assert mounts(done.stdout)[f"{tmp_path}/tree/sub"].source == "from-inside"
 
 
+@pytest.mark.spec("config#linux-mount-options-4", "config#linux-mount-options-18")
 def test_superblock_options(cli: Cli, bundle: TestBundle) -> None:
     """config.md#linux-mount-options: options of the superblock, those of the file system, and words that
     are the kernel's default anyway."""
@@ -192,6 +199,7 @@ def test_superblock_options(cli: Cli, bundle: TestBundle) -> None:
     assert "sync" not in found["/v"].superblock
 
 
+@pytest.mark.spec("config#linux-mount-options-18")
 @pytest.mark.parametrize(
     ("kind", "option", "words"),
     [
@@ -228,6 +236,7 @@ def test_unimplemented_options(cli: Cli, bundle: TestBundle, tmp_path: Path, opt
 # --- bind mounts ---
 
 
+@pytest.mark.spec("config#linux-mount-options-6")
 def test_bind_and_rbind(cli: Cli, bundle: TestBundle, tree: Path) -> None:
     """config.md#linux-mount-options: bind takes the mount alone, rbind what is mounted below as well; the
     type `bind` says the same as the option."""
@@ -253,6 +262,7 @@ def test_relative_sources(cli: Cli, bundle: TestBundle) -> None:
     assert cli.run(bundle.sh("cat /m0/f /m1/f /m2/f")).stdout == "data\n" * 3
 
 
+@pytest.mark.spec("config#mounts-4")
 def test_destinations(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """config.md#mounts, destination: relative ones count from the root, and no text leads above it."""
     (tmp_path / "source").mkdir()
@@ -400,6 +410,7 @@ def test_in_readonly_tmpfs(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None
     assert "rw" in mounts(done.stdout)["/t/a/b"].options
 
 
+@pytest.mark.spec("config#mounts-1")
 def test_order_and_stacking(cli: Cli, bundle: TestBundle, make_dirs: Callable[..., list[Path]]) -> None:
     """config.md#mounts: the runtime mounts in the listed order; a later mount on the same place covers."""
     first, second = make_dirs("first", "second")
@@ -516,6 +527,7 @@ def test_host_proc(cli: Cli, bundle: TestBundle) -> None:
 # --- file systems ---
 
 
+@pytest.mark.spec("config-linux#default-filesystems-1")
 def test_default_file_systems(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#default-filesystems: proc, sysfs, devpts, tmpfs and mqueue, with the options that
     engines give them."""
@@ -612,6 +624,7 @@ def test_overlay_error(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert f"$.mounts[{index}]" in refusal(cli, bundle)
 
 
+@pytest.mark.spec("config#linux-mount-options-8")
 def test_remount(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """config.md#linux-mount-options, remount: changes what was mounted before, in its place."""
     add(bundle, "/m", "", str(tmp_path), "bind")

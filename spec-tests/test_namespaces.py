@@ -101,6 +101,7 @@ def give_to(path: Path, uid: int) -> None:
 # --- new, inherited ---
 
 
+@pytest.mark.spec("config-linux#namespaces-2", "config-linux#namespaces-6")
 def test_new(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#namespaces: a type that is listed without a path is a new namespace, of all eight
     types."""
@@ -110,6 +111,7 @@ def test_new(cli: Cli, bundle: TestBundle) -> None:
     assert [k for k in kinds() if inside[k] == outside[k]] == []
 
 
+@pytest.mark.spec("config-linux#namespaces-7")
 @pytest.mark.parametrize("kind", [k for k in FILES if k != "mount"])
 def test_only_one(cli: Cli, bundle: TestBundle, kind: str) -> None:
     """config-linux.md#namespaces: a type that is not listed is the runtime's own; each type alone, beside the
@@ -230,6 +232,7 @@ def test_cgroup(cli: Cli, bundle: TestBundle) -> None:
 # --- joined by path ---
 
 
+@pytest.mark.spec("config-linux#namespaces-4")
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts", "cgroup"])
 def test_joined(cli: Cli, bundle: TestBundle, holder: Callable[..., int], kind: str) -> None:
     """config-linux.md#namespaces, path: the namespace of another process is joined, and is no other's
@@ -258,6 +261,7 @@ def test_joined_by_bound_file(cli: Cli, bundle: TestBundle, tmp_path: Path) -> N
         subprocess.run(["umount", file], check=True)
 
 
+@pytest.mark.spec("config-linux#namespaces-4", "runtime#delete-4")
 def test_joined_pid(cli: Cli, bundle: TestBundle, holder: Callable[..., int]) -> None:
     """config-linux.md#namespaces, path, pid: the program is in the other's pid namespace, and its pid as
     the host sees it is in the state."""
@@ -274,6 +278,7 @@ def test_joined_pid(cli: Cli, bundle: TestBundle, holder: Callable[..., int]) ->
     os.kill(pid, 0)  # delete ends the container, not the owner of the namespace
 
 
+@pytest.mark.spec("config-linux#namespaces-4")
 def test_joined_mount(cli: Cli, bundle: TestBundle, holder: Callable[..., int]) -> None:
     """config-linux.md#namespaces, path, mount: the container's mounts are made in the joined namespace."""
     pid = holder("--mount")
@@ -283,6 +288,7 @@ def test_joined_mount(cli: Cli, bundle: TestBundle, holder: Callable[..., int]) 
     assert f"{bundle.rootfs}" not in mounts(Path("/proc/self/mountinfo").read_text())
 
 
+@pytest.mark.spec("config-linux#namespaces-4")
 def test_joined_user(cli: Cli, open_bundle: TestBundle, holder: Callable[..., int]) -> None:
     """config-linux.md#namespaces, path, user: a user namespace and one that it owns are joined together,
     though the one may be entered only from within the other."""
@@ -311,6 +317,7 @@ def test_host_network_in_new_user(cli: Cli, open_bundle: TestBundle, holder: Cal
     assert seen(cli, open_bundle)["network"] == own(pid)["network"]
 
 
+@pytest.mark.spec("config-linux#namespaces-4", "runtime#delete-4")
 def test_container_joins_container(cli: Cli, make_bundle: Callable[[], TestBundle]) -> None:
     """config-linux.md#namespaces, path: a second container in the namespaces of a first, as in a pod;
     deleting it leaves the first alone."""
@@ -348,6 +355,7 @@ def _fifo(path: Path) -> str:
     return str(path / "fifo")
 
 
+@pytest.mark.spec("config-linux#namespaces-5")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -369,6 +377,7 @@ def test_bad_path(
     assert words in line
 
 
+@pytest.mark.spec("config-linux#namespaces-8")
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
@@ -546,6 +555,7 @@ def test_time_offset_before_boot(cli: Cli, bundle: TestBundle) -> None:
     assert "$.linux.timeOffsets" in cli.run(bundle, code=1).stderr.splitlines()[-1]
 
 
+@pytest.mark.spec("config-linux#namespaces-4")
 @needs_time
 def test_joined_time(cli: Cli, bundle: TestBundle, holder: Callable[..., int]) -> None:
     """config-linux.md#namespaces, path, time: the clocks of another process's time namespace."""

@@ -419,6 +419,7 @@ def test_capability_not_held(cli: Cli, bundle: TestBundle) -> None:
     assert "operation not permitted" in line
 
 
+@pytest.mark.spec("config#linux-process-1", "config#linux-process-2")
 def test_unknown_capability(cli: Cli, bundle: TestBundle) -> None:
     """config.md#linux-process, capabilities: a name that is none is a warning, and has no effect."""
     capabilities(bundle, bounding=["CAP_FLY", "CAP_CHOWN"])
@@ -446,6 +447,7 @@ def test_no_new_privileges(cli: Cli, bundle: TestBundle, tmp_path: Path, given: 
 # --- config.md#posix-process, #linux-process: limits and scheduling ---
 
 
+@pytest.mark.spec("config#posix-process-3", "config#posix-process-5", "config#posix-process-7")
 def test_rlimits(cli: Cli, bundle: TestBundle) -> None:
     """config.md#posix-process, rlimits: soft and hard, of many kinds, and no limit as the largest number."""
     unlimited = 2**64 - 1
@@ -494,6 +496,7 @@ def test_rlimit_refused(cli: Cli, bundle: TestBundle) -> None:
     assert "raising a hard limit takes CAP_SYS_RESOURCE" in line
 
 
+@pytest.mark.spec("config#linux-process-3", "config#linux-process-4")
 def test_oom_score_adj(cli: Cli, bundle: TestBundle) -> None:
     """config.md#linux-process, oomScoreAdj: as given; the caller's unless given."""
     own = Path("/proc/self/oom_score_adj").read_text().strip()

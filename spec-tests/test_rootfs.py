@@ -63,6 +63,7 @@ def test_root_is_the_whole_view(cli: Cli, bundle: TestBundle) -> None:
     assert found["/"].root.endswith("/rootfs")
 
 
+@pytest.mark.spec("config#root-8")
 def test_readonly(cli: Cli, bundle: TestBundle) -> None:
     """config.md#root, readonly: nothing in the root can be written, mounts below it keep their own flags, and
     mount points that the image lacks are made nevertheless."""
@@ -106,6 +107,7 @@ def _none(bundle: TestBundle) -> None:
     del bundle.config["root"]
 
 
+@pytest.mark.spec("config#root-7")
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

@@ -129,6 +129,7 @@ def test_size_and_name(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> 
     cli("delete", name)
 
 
+@pytest.mark.spec("config-linux#default-devices-1")
 def test_dev_console_and_ptmx(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> None:
     """config-linux.md#default-devices: /dev/console is the terminal, and /dev/ptmx makes further ones, of the
     container's own devpts."""

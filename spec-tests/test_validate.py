@@ -248,6 +248,7 @@ def test_other_documents() -> None:
     assert [fault.config_path for fault in faults] == ["$.linux.capabilities[0]", "$.ociVersionMax"]
 
 
+@pytest.mark.spec("config#mounts-3")
 def test_notices() -> None:
     config = typical()
     assert notices.notices(config) == []
