@@ -217,7 +217,7 @@ def test_process_of_exec() -> None:
     for change, path in (
         ({"args": []}, "$.args"), ({"cwd": "x"}, "$.cwd"), ({"env": [1]}, "$.env[0]"),
         ({"env": ["a\0=1"]}, "$.env[0]"), ({"scheduler": {"policy": "SCHED_RR"}}, "$.scheduler.priority"),
-        ({"user": {"uid": "0"}}, "$.user.uid"),
+        ({"user": {"uid": "0", "gid": 0}}, "$.user.uid"),
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             load.verify_process({**process, **change})

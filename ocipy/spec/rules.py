@@ -157,7 +157,8 @@ def _process(process: dict[str, Any], path: str, out: list[Row]) -> None:
                 out.append(
                     (f"{path}.consoleSize.{name}", size, "an integer from 0 to 65535", "config.md#process")
                 )
-    _user(process.get("user", {}), f"{path}.user", out)
+    if "user" in process:
+        _user(process["user"], f"{path}.user", out)
     seen: set[str] = set()
     for index, limit in enumerate(process.get("rlimits", ())):
         _rlimit(limit, seen, f"{path}.rlimits[{index}]", out)
@@ -176,8 +177,8 @@ def _user(user: dict[str, Any], path: str, out: list[Row]) -> None:
     section = "config.md#posix-platform-user"
     allowed = "an id from 0 to 4294967294"
     for name in ("uid", "gid"):
-        if user.get(name) == NO_ID:
-            out.append((f"{path}.{name}", NO_ID, allowed, section))
+        if user.get(name, NO_ID) == NO_ID:
+            out.append((f"{path}.{name}", user.get(name), allowed, section))
     groups = user.get("additionalGids", ())
     if NO_ID in groups:
         out.append((f"{path}.additionalGids[{groups.index(NO_ID)}]", NO_ID, allowed, section))

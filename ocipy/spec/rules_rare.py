@@ -46,8 +46,8 @@ def process_rows(process: dict[str, Any], path: str, out: list[Row]) -> None:
     section = "config.md#linux-process"
     if "scheduler" in process:
         _scheduler(process["scheduler"], f"{path}.scheduler", out)
-    priority = process.get("ioPriority", {}).get("priority", 0)
-    if not 0 <= priority <= 7:
+    priority = process.get("ioPriority", {"priority": 0}).get("priority")
+    if priority is None or not 0 <= priority <= 7:
         out.append((f"{path}.ioPriority.priority", priority, "an integer from 0 to 7", section))
     for name, text in process.get("execCPUAffinity", {}).items():
         if name in ("initial", "final") and text and not number_list(text):
