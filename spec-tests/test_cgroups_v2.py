@@ -242,6 +242,14 @@ def test_delegation(cgroup: UnifiedCgroup) -> None:
             assert os.stat(f"{cgroup.directory}/{name}").st_uid == 0
 
 
+@pytest.mark.spec("config-linux#cgroup-ownership-6")
+def test_delegation_without_the_kernels_list(cgroup: UnifiedCgroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocipy.cgroups.v2.DELEGATE", "/sys/kernel/cgroup/missing")
+    cgroup.delegate(1234)
+    owned = {name for name in os.listdir(cgroup.directory) if os.stat(f"{cgroup.directory}/{name}").st_uid == 1234}
+    assert owned == {"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
+
+
 # Resources
 
 

@@ -137,7 +137,7 @@ def test_runcs_flags() -> None:
         assert set(flags.split()) - have == set(), name
 
 
-@pytest.mark.spec("runtime#query-state-1", "runtime#create-1", "runtime#kill-1")
+@pytest.mark.spec("runtime#query-state-1", "runtime#create-1", "runtime#start-1", "runtime#kill-1", "runtime#delete-1")
 def test_usage_errors(cli: Cli) -> None:
     """Wrong usage: exit status 1 (3 without such a command, 255 for exec), one line on stderr, none on stdout."""
     for words, code in (
@@ -148,7 +148,9 @@ def test_usage_errors(cli: Cli) -> None:
         (("--systemd-cgroup", "list"), 1),
         (("state",), 1),
         (("state", "a", "b"), 1),
+        (("start",), 1),
         (("kill",), 1),
+        (("delete",), 1),
         (("create",), 1),
         (("list", "--format", "yaml"), 1),
         (("events", "--interval", "0", "x"), 1),

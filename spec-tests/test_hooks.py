@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, TestBundle, end, fresh_id, processes_left, until
+from conftest import Cli, TestBundle, end, fresh_id, mounts, processes_left, until
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 RUNTIME = ("prestart", "createRuntime", "poststart", "poststop")  # in the runtime's namespaces
@@ -183,9 +183,10 @@ def test_env(cli: Cli, bundle: TestBundle, kind: str) -> None:
     "config#prestart-3", "config#createruntime-hooks-2", "config#createcontainer-hooks-3",
     "config#startcontainer-hooks-2", "config#poststart-2", "config#poststop-2",
 )  # fmt: skip
-@pytest.mark.parametrize("kind", ["prestart", "startContainer"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_path_alone(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:
-    """config.md#posix-platform-hooks: without args the path is argv[0], without env there is none."""
+    """config.md#posix-platform-hooks: a path is one of the host, but for startContainer, where it is the
+    container's; without args it is argv[0], without env there is none."""
     tool = (bundle.rootfs if kind == "startContainer" else log.path.parent) / "tool"
     tool.write_text(f"#!/bin/sh\necho $0 $# > {log.path}/out\n")
     tool.chmod(0o755)
@@ -240,6 +241,48 @@ def test_large_state(cli: Cli, bundle: TestBundle, log: Log, hooks: bool) -> Non
     cli.run(bundle)
     for kind in KINDS if hooks else ():
         assert json.loads(log.read(kind))["annotations"] == bundle.config["annotations"], kind
+
+
+@pytest.mark.spec("config#prestart-1", "config#createruntime-hooks-1")
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime"])
+def test_before_pivot_root(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:
+    """config.md#prestart, #createruntime-hooks: the container's namespaces and mounts are made, and its root is
+    still the host's."""
+    pid = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')"
+    log.hook(kind, f"{pid}; readlink /proc/$pid/ns/uts > ns; cat /proc/$pid/mountinfo > table; ls -di /proc/$pid/root/ > root")
+    name = cli.start(bundle.args("sleep", "1000"))
+    inside = os.readlink(f"/proc/{cli.state(name)['pid']}/ns/uts")
+    cli("delete", "--force", name)
+    assert log.read("ns").strip() == inside
+    found = mounts(log.read("table"))
+    assert found[f"{bundle.rootfs}/proc"].type == "proc"
+    assert found[f"{bundle.rootfs}/dev/shm"].type == "tmpfs"
+    assert log.read("root").split()[0] == str(os.stat("/").st_ino)
+
+
+@pytest.mark.spec("config#createcontainer-hooks-1")
+def test_before_pivot_root_inside(cli: Cli, bundle: TestBundle, log: Log) -> None:
+    """config.md#createcontainer-hooks: the same, seen from within the mount namespace, during create."""
+    log.hook("createContainer", "cat /proc/self/mountinfo > table; ls -di / > root")
+    name = cli.create(bundle)
+    found = mounts(log.read("table"))
+    assert found[f"{bundle.rootfs}/dev/shm"].type == "tmpfs"
+    assert log.read("root").split()[0] == str(os.stat("/").st_ino)
+    cli("delete", name)
+
+
+@pytest.mark.spec("config#poststop-1", "runtime#lifecycle-16")
+def test_poststop_after_all_is_gone(cli: Cli, bundle: TestBundle, log: Log) -> None:
+    """config.md#poststop: when the hook runs, the process and the cgroups are gone; delete waits for it."""
+    log.hook("poststop", "ls -d $(cat paths) > left 2>/dev/null; sleep 0.2; echo done > after")
+    name = cli.start(bundle.args("sleep", "1000"))
+    record = json.loads((cli.root / name / "state.json").read_text())
+    paths = [*record["cgroup"]["paths"].values(), f"/proc/{record['pid']}/root/bin"]  # a zombie has no root
+    assert all(Path(path).exists() for path in paths)
+    (log.path / "paths").write_text("\n".join(paths))
+    cli("delete", "--force", name)
+    assert log.read("left") == ""
+    assert log.exists("after")
 
 
 # --- failures ---
