@@ -255,4 +255,12 @@ int ocipy_unix_connect(const char *path) {
 
 int ocipy_set_subreaper(int on) { return result(prctl(PR_SET_CHILD_SUBREAPER, on, 0, 0, 0)); }
 
+/* The bounding set: what a program of root's has after an exec, as the init helper is one. */
+unsigned long long ocipy_capabilities(void) {
+    unsigned long long held = 0;
+    for (int cap = 0, have; cap < 64 && (have = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
+        held |= (unsigned long long)have << cap;
+    return held;
+}
+
 int ocipy_bpf(int cmd, void *attr, unsigned int size) { return result(syscall(SYS_bpf, cmd, attr, size)); }

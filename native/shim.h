@@ -21,4 +21,5 @@ int ocipy_send(int fd, const void *data, unsigned int size);
 int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_ms);
 int ocipy_unix_connect(const char *path);
 int ocipy_set_subreaper(int on);
+unsigned long long ocipy_capabilities(void);
 int ocipy_bpf(int cmd, void *attr, unsigned int size);

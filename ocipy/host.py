@@ -9,6 +9,7 @@ from ocipy import _os as os
 from ocipy.errors import Error
 
 CGROUP_ROOT = "/sys/fs/cgroup"
+ALL = 2**64 - 1
 
 
 class Hierarchy:
@@ -112,17 +113,21 @@ class Host:
         cgroups: the cgroup layout.
         euid: the effective uid of the caller.
         in_userns: whether the caller is itself in a user namespace other than the host's first one.
+        capabilities: those that the caller can give to a container in its own user namespace, as bits.
     """
 
-    __slots__ = ("cgroups", "euid", "in_userns")
+    __slots__ = ("capabilities", "cgroups", "euid", "in_userns")
 
-    def __init__(self, cgroups: CgroupFacts, euid: int, in_userns: bool) -> None:
+    def __init__(self, cgroups: CgroupFacts, euid: int, in_userns: bool, capabilities: int = ALL) -> None:
         self.cgroups = cgroups
         self.euid = euid
         self.in_userns = in_userns
+        self.capabilities = capabilities
 
 
 def facts() -> Host:
     """The facts of this host."""
+    from ocipy._native import lib  # not for the cgroup drivers, which import this module too
+
     ids = os.read_text("/proc/self/uid_map").split()
-    return Host(cgroups(), os.geteuid(), ids != ["0", "0", "4294967295"])
+    return Host(cgroups(), os.geteuid(), ids != ["0", "0", "4294967295"], lib.ocipy_capabilities())

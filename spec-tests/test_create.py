@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,21 +47,10 @@ def test_bundle_is_absolute_in_the_state(cli: Cli, bundle: TestBundle) -> None:
         name = fresh_id()
         where = bundle.path.parent if words else bundle.path
         bundle.args(*SLEEP).save()
-        with open(os.devnull, "w") as out:  # the container keeps it
-            words = cli.command("create", *words, name)
-            assert os.waitstatus_to_exitcode(os.waitpid(spawn(words, where, out.fileno()), 0)[1]) == 0
+        null = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(cli.command("create", *words, name), cwd=where, check=True, timeout=60, **null)
         assert cli.state(name)["bundle"] == str(bundle.path)
         cli("delete", name)
-
-
-def spawn(words: list[str], where: Path, out: int) -> int:
-    """Start a command in a directory, its output discarded; its pid."""
-    here = os.getcwd()
-    os.chdir(where)
-    try:
-        return os.posix_spawn(words[0], words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, out, fd) for fd in (1, 2)])
-    finally:
-        os.chdir(here)
 
 
 @pytest.mark.spec("config#process-2")

@@ -249,7 +249,8 @@ def test_before_pivot_root(cli: Cli, bundle: TestBundle, log: Log, kind: str) ->
     """config.md#prestart, #createruntime-hooks: the container's namespaces and mounts are made, and its root is
     still the host's."""
     pid = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')"
-    log.hook(kind, f"{pid}; readlink /proc/$pid/ns/uts > ns; cat /proc/$pid/mountinfo > table; ls -di /proc/$pid/root/ > root")
+    look = "readlink ns/uts > $OLDPWD/ns; cat mountinfo > $OLDPWD/table; ls -di root/ > $OLDPWD/root"
+    log.hook(kind, f"{pid}; cd /proc/$pid; {look}")
     name = cli.start(bundle.args("sleep", "1000"))
     inside = os.readlink(f"/proc/{cli.state(name)['pid']}/ns/uts")
     cli("delete", "--force", name)

@@ -159,7 +159,7 @@ def write() -> Path:
     return DOCUMENT
 
 
-# -- completeness: the registry beside the specification's text ---------------------------------------------------------
+# --- completeness: the registry beside the specification's text ---
 
 _KEYWORD = re.compile(
     r"\b(MUST NOT|MUST|SHALL NOT|SHALL|REQUIRED|SHOULD NOT|SHOULD|NOT RECOMMENDED|RECOMMENDED|must)\b"

@@ -118,7 +118,12 @@ def _check_root(path: str) -> None:
 
 
 def _warn(spec: dict[str, Any], warn: Callable[[str], None]) -> None:
-    """Tell of capabilities that don't exist: they are ignored, and that must be said (config.md#linux-process)."""
+    """Tell of capabilities that don't exist or that the caller lacks: they are ignored, and that must be said
+    (config.md#linux-process)."""
+    lacking = plan.lacking_capabilities(spec, lib.ocipy_capabilities())
+    if lacking:
+        names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
+        warn(f"$.process.capabilities: {names}: not granted, as the caller does not have it")
     sets = (spec.get("process") or {}).get("capabilities") or {}
     if set().union(*sets.values()).difference(CAPABILITIES):
         from ocipy.spec.notices import notices

@@ -49,7 +49,8 @@ def attributes(b: Builder) -> None:
     user = process.get("user") or {}
     if user.get("umask") is not None:
         b.add(ops.umask("$.process.user.umask", user["umask"]))
-    sets = {name: _mask(names) for name, names in (process.get("capabilities") or {}).items()}
+    lacking = lacking_capabilities(b.spec, b.host.capabilities)
+    sets = {name: _mask(names) & ~lacking for name, names in (process.get("capabilities") or {}).items()}
     # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
     # always written ambient ones that are not inheritable: they have no effect, and are no error.
     sets["ambient"] = sets.get("ambient", 0) & sets.get("permitted", 0) & sets.get("inheritable", 0)
@@ -107,6 +108,19 @@ def _may_set_groups(b: Builder, wanted: bool) -> bool:
             config_path="$.process.user.additionalGids",
         )
     return False
+
+
+def lacking_capabilities(spec: dict[str, Any], held: int) -> int:
+    """What a config asks for and can't be granted, as bits: left out, with a warning of `create`.
+
+    In a user namespace of its own the container has every capability to begin with.
+    """
+    if any(entry["type"] == "user" for entry in (spec.get("linux") or {}).get("namespaces") or ()):
+        return 0
+    asked = 0
+    for names in ((spec.get("process") or {}).get("capabilities") or {}).values():
+        asked |= _mask(names)
+    return asked & ~held
 
 
 def _mask(names: list[str]) -> int:
