@@ -231,7 +231,7 @@ def test_without_permission_an_optional_cgroup_is_left_out() -> None:
     assert "$.linux.resources.memory: cannot set memory limit: container could not join" in text
 
 
-@pytest.mark.spec("config-linux#cgroup-ownership-4", "config-linux#cgroup-ownership-5")
+@pytest.mark.spec("config-linux#cgroup-ownership-4")
 def test_delegation(cgroup: UnifiedCgroup) -> None:
     cgroup.delegate(1234)
     for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
@@ -246,8 +246,20 @@ def test_delegation(cgroup: UnifiedCgroup) -> None:
 def test_delegation_without_the_kernels_list(cgroup: UnifiedCgroup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocipy.cgroups.v2.DELEGATE", "/sys/kernel/cgroup/missing")
     cgroup.delegate(1234)
-    owned = {name for name in os.listdir(cgroup.directory) if os.stat(f"{cgroup.directory}/{name}").st_uid == 1234}
-    assert owned == {"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
+    assert owned_by(cgroup, 1234) == {"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
+
+
+@pytest.mark.spec("config-linux#cgroup-ownership-4", "config-linux#cgroup-ownership-5")
+def test_delegation_of_what_there_is(cgroup: UnifiedCgroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "delegate").write_text("missing.file\ncgroup.procs\n")
+    monkeypatch.setattr("ocipy.cgroups.v2.DELEGATE", str(tmp_path / "delegate"))
+    cgroup.delegate(1234)
+    assert owned_by(cgroup, 1234) == {"cgroup.procs"}
+
+
+def owned_by(cgroup: UnifiedCgroup, uid: int) -> set[str]:
+    names = os.listdir(cgroup.directory)
+    return {name for name in names if os.stat(f"{cgroup.directory}/{name}").st_uid == uid}
 
 
 # Resources

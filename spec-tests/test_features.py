@@ -15,6 +15,7 @@ import pytest
 from conftest import OCIPY, Cli, TestBundle
 from test_schema_verdict import OFFICIAL_VALIDATORS
 
+import ocipy.spec
 from ocipy.spec import validate
 
 FEATURES: dict[str, Any] = json.loads(subprocess.run([OCIPY, "features"], stdout=subprocess.PIPE, check=True).stdout)
@@ -30,11 +31,34 @@ CLAIMS = {
 }
 
 
+@pytest.mark.spec("features#specification-version-1", "features#specification-version-3", "features#annotations-1")
 def test_form() -> None:
     """features.md: valid by the project's schema and, where they are at hand, by the official ones."""
     assert validate.validate_document("features", FEATURES) == []
     if OFFICIAL_VALIDATORS:
         assert list(OFFICIAL_VALIDATORS["features"].iter_errors(FEATURES)) == []
+
+
+@pytest.mark.spec("features#features-structure-2", "features#specification-version-6")
+def test_only_defined_properties() -> None:
+    """features.md: every property is one that the specification defines, and none is null: what ocipy does not have
+    it denies by false or leaves out."""
+    schemas = Path(ocipy.spec.__path__[0]) / "schemas"
+
+    def walk(value: Any, schema: dict[str, Any], base: str) -> None:
+        while "$ref" in schema:
+            name, _, pointer = schema["$ref"].partition("#")
+            base = name or base
+            schema = json.loads((schemas / base).read_text())
+            for step in pointer.split("/")[1:]:
+                schema = schema[step]
+        assert value is not None
+        if isinstance(value, dict) and "properties" in schema:
+            assert set(value) <= set(schema["properties"])
+            for key, inner in value.items():
+                walk(inner, schema["properties"][key], base)
+
+    walk(FEATURES, {"$ref": "features.schema.json"}, "features.schema.json")
 
 
 def test_nothing_twice() -> None:
@@ -49,6 +73,7 @@ def test_nothing_twice() -> None:
     walk(FEATURES)
 
 
+@pytest.mark.spec("features#specification-version-2", "features#specification-version-4")
 @pytest.mark.parametrize("name", ["ociVersionMin", "ociVersionMax"])
 def test_version(cli: Cli, bundle: TestBundle, name: str) -> None:
     """features.md#specification-version: both are accepted in config.json."""
@@ -56,6 +81,7 @@ def test_version(cli: Cli, bundle: TestBundle, name: str) -> None:
     cli.run(bundle)
 
 
+@pytest.mark.spec("features#specification-version-5")
 def test_version_order(cli: Cli, bundle: TestBundle) -> None:
     """features.md#specification-version: the greatest is not less than the least; what is less is refused."""
     least, greatest = (tuple(map(int, FEATURES[key].split("."))) for key in ("ociVersionMin", "ociVersionMax"))
@@ -64,6 +90,7 @@ def test_version_order(cli: Cli, bundle: TestBundle) -> None:
     assert "$.ociVersion" in cli.run(bundle, code=1).stderr
 
 
+@pytest.mark.spec("features#hooks-1")
 def test_hooks(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """features.md#hooks: each kind is run."""
     bundle.config["mounts"].append({"destination": "/log", "source": str(tmp_path), "options": ["bind"]})
@@ -76,6 +103,30 @@ def test_hooks(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert sorted((tmp_path / "log").read_text().split()) == sorted(FEATURES["hooks"])
 
 
+@pytest.mark.spec("features#mount-options-1")
+def test_mount_options(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """features.md#mount-options: each is taken, by a file system that refuses a word which it does not know."""
+    mounts = bundle.config["mounts"]
+    maps = [{"containerID": 0, "hostID": 0, "size": 1}]
+    for number, option in enumerate(FEATURES["mountOptions"]):
+        mount = {"destination": f"/m/{number}", "type": "tmpfs", "source": "tmpfs", "options": [option]}
+        if option in ("bind", "rbind"):
+            mount["source"] = str(tmp_path)
+        if option in ("idmap", "ridmap"):  # not every file system has them
+            mount |= {"source": str(tmp_path), "options": ["bind", option], "uidMappings": maps, "gidMappings": maps}
+            mounts.append(mount)
+            cli("explain", str(bundle.save()))
+            mounts.pop()
+            continue
+        if option == "remount":
+            mounts.append(mount | {"options": []})
+        mounts.append(mount)
+    cli.run(bundle)
+    mounts.append({"destination": "/m/x", "type": "tmpfs", "source": "tmpfs", "options": ["frobnicate"]})
+    assert f"$.mounts[{len(mounts) - 1}]" in cli.run(bundle, code=1).stderr
+
+
+@pytest.mark.spec("features-linux#namespaces-1", "config-linux#namespaces-2")
 def test_namespaces(cli: Cli, bundle: TestBundle) -> None:
     """features-linux.md#namespaces: each kind is made, but for those that this kernel lacks."""
     files = {"mount": "mnt", "network": "net"}
@@ -93,6 +144,7 @@ def test_namespaces(cli: Cli, bundle: TestBundle) -> None:
         assert inside[file] != str(Path(f"/proc/self/ns/{file}").readlink())
 
 
+@pytest.mark.spec("features-linux#capabilities-1")
 def test_capabilities(cli: Cli, bundle: TestBundle) -> None:
     """features-linux.md#capabilities: each that root has here is the one that the kernel calls so."""
     bounds = next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line)
@@ -104,6 +156,10 @@ def test_capabilities(cli: Cli, bundle: TestBundle) -> None:
     bundle.sh("grep -E 'Cap(Bnd|Eff|Prm)' /proc/self/status")
     for line in cli.run(bundle).stdout.splitlines():
         assert int(line.split()[1], 16) == held & (1 << len(LINUX["capabilities"])) - 1
+    bundle.config["linux"]["namespaces"].append({"type": "user"})  # there a container has those too that root lacks
+    bundle.config["linux"]["uidMappings"] = bundle.config["linux"]["gidMappings"] = [
+        {"containerID": 0, "hostID": 0, "size": 1}
+    ]
     for number, name in enumerate(LINUX["capabilities"]):
         bundle.config["process"]["capabilities"] = {"bounding": [name]}
         words = cli("explain", str(bundle.save())).stdout
@@ -115,6 +171,7 @@ def profile(**more: Any) -> dict[str, Any]:
     return {"defaultAction": "SCMP_ACT_ALLOW", **more}
 
 
+@pytest.mark.spec("features-linux#seccomp-1")
 @pytest.mark.parametrize("name", sorted(set(LINUX["seccomp"]["actions"]) - {"SCMP_ACT_NOTIFY"}))
 def test_seccomp_action(cli: Cli, bundle: TestBundle, name: str) -> None:
     """features-linux.md#seccomp, actions; what each does is in test_seccomp.py."""
@@ -122,6 +179,7 @@ def test_seccomp_action(cli: Cli, bundle: TestBundle, name: str) -> None:
     cli.run(bundle)
 
 
+@pytest.mark.spec("features-linux#seccomp-2")
 def test_seccomp_operators(cli: Cli, bundle: TestBundle) -> None:
     """features-linux.md#seccomp, operators."""
     bundle.config["linux"]["seccomp"] = profile(
@@ -133,6 +191,7 @@ def test_seccomp_operators(cli: Cli, bundle: TestBundle) -> None:
     cli.run(bundle)
 
 
+@pytest.mark.spec("features-linux#seccomp-3")
 def test_seccomp_architectures(cli: Cli, bundle: TestBundle) -> None:
     """features-linux.md#seccomp, archs: each is known; what no machine could have beside this one's says so."""
     for name in LINUX["seccomp"]["archs"]:
@@ -143,6 +202,7 @@ def test_seccomp_architectures(cli: Cli, bundle: TestBundle) -> None:
         assert done.returncode == 0 or f"{name} has another byte order" in done.stderr
 
 
+@pytest.mark.spec("features-linux#seccomp-4", "features-linux#seccomp-5")
 def test_seccomp_flags(cli: Cli, bundle: TestBundle) -> None:
     """features-linux.md#seccomp, knownFlags and supportedFlags: the others are refused by name."""
     seccomp = LINUX["seccomp"]
