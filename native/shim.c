@@ -216,6 +216,18 @@ int ocipy_send(int fd, const void *data, unsigned int size) {
     return result(send(fd, data, size, MSG_NOSIGNAL));
 }
 
+/* Some of the data, with a descriptor beside its first byte; how much. */
+int ocipy_send_fd(int fd, const void *data, unsigned int size, int passed) {
+    struct iovec v = {(void *)data, size};
+    union {
+        struct cmsghdr h;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.h = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
+    memcpy(CMSG_DATA(&control.h), &passed, sizeof passed);
+    struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.room};
+    return result(sendmsg(fd, &h, MSG_NOSIGNAL));
+}
+
 /* One message into data; 0 at the end of the channel; -ETIMEDOUT (timeout_ms < 0: never). A descriptor that
  * came with it goes to *passed, else -1. */
 int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_ms) {

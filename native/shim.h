@@ -18,6 +18,7 @@ int ocipy_channel(int fds[2]);
 int ocipy_listen(int dirfd, const char *name);
 int ocipy_connect(int dirfd, const char *name);
 int ocipy_send(int fd, const void *data, unsigned int size);
+int ocipy_send_fd(int fd, const void *data, unsigned int size, int passed);
 int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_ms);
 int ocipy_unix_connect(const char *path);
 int ocipy_set_subreaper(int on);

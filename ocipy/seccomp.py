@@ -124,11 +124,11 @@ def compile_filter(profile: dict[str, Any], kernel_flags: int | None = None) -> 
         action = _action(rule["action"], rule.get("errnoRet"), f"{PATH}.syscalls[{i}]", "")
         if action == _NOTIFY:
             notify = True
-            if "write" in rule["names"]:
+            if "sendmsg" in rule["names"]:
                 raise ConfigError(
-                    "SCMP_ACT_NOTIFY cannot be used for the write syscall",
-                    config_path=f"{PATH}.syscalls[{i}].names[{rule['names'].index('write')}]",
-                    hint="the container's init has to write before the agent can have the listener",
+                    "SCMP_ACT_NOTIFY cannot be used for the sendmsg syscall",
+                    config_path=f"{PATH}.syscalls[{i}].names[{rule['names'].index('sendmsg')}]",
+                    hint="it is by sendmsg that the agent gets the listener",
                 )
         names = _names(rule["names"], f"{PATH}.syscalls[{i}]")
         for args in _conditions(rule.get("args"), f"{PATH}.syscalls[{i}]"):
@@ -287,6 +287,12 @@ def _flags(profile: dict[str, Any], notify: bool, kernel_flags: int | None) -> i
                 "seccomp listenerPath is not set",
                 config_path=f"{PATH}.listenerPath",
                 hint="SCMP_ACT_NOTIFY needs an agent that listens there",
+            )
+        if not profile["listenerPath"].startswith("/"):
+            raise ConfigError(
+                f"the seccomp listenerPath {profile['listenerPath']} is not absolute",
+                config_path=f"{PATH}.listenerPath",
+                hint="create, start and exec need not be called in the same directory",
             )
         flags |= NEW_LISTENER
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):

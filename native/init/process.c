@@ -114,7 +114,8 @@ int op_no_new_privs(struct ctx *c, struct rd *r) {
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? fail(c, "prctl(PR_SET_NO_NEW_PRIVS)") : 0;
 }
 
-/* seccomp(flags, program) */
+/* seccomp(flags, program): with a listener, that goes to whoever waits for us, in the one system call that the filter
+ * must let through besides the exec. It is closed by the exec. */
 int op_seccomp(struct ctx *c, struct rd *r) {
     unsigned flags = rd_u32(r);
     uint32_t size;
@@ -125,7 +126,9 @@ int op_seccomp(struct ctx *c, struct rd *r) {
     if (!copy) return failf(c, NULL, -ENOMEM, "plan arena");
     memcpy(copy, program, size);
     struct sock_fprog p = {(unsigned short)(size / sizeof(struct sock_filter)), copy};
-    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p) < 0 ? fail(c, "seccomp") : 0;
+    long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p);
+    if (listener < 0) return fail(c, "seccomp");
+    return flags & SECCOMP_FILTER_FLAG_NEW_LISTENER ? msg_send(c, MSG_LISTENER, 0, NULL, 0, (int)listener) : 0;
 }
 
 int op_personality(struct ctx *c, struct rd *r) {

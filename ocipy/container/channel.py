@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SYNC, FORKED, READY, ERROR, ACK, START, PART = 1, 2, 3, 4, 5, 6, 7
+    from ocipy.plan.ops import Op
+
+SYNC, FORKED, READY, ERROR, ACK, START, PART, LISTENER = 1, 2, 3, 4, 5, 6, 7, 8
 _HEADER = "=IIiI"
 _HEADER_SIZE = calcsize(_HEADER)
 _BUFFER = 64 << 10

@@ -168,8 +168,14 @@ def create(store: Store, container_id: str, bundle: str, options: CreateOptions)
             "a console socket, and process.terminal is not true", config_path="$.process.terminal",
             code="console-socket",
         )  # fmt: skip
+    if compiled.notifies:
+        from ocipy.container import agent
+
+        agent.look(spec["linux"]["seccomp"])
     entry = store.create(container_id)
     record = Record.new(entry, bundle, spec, cgroup)
+    if compiled.notifies:
+        record.data["seccomp_agent"] = agent.wanted(spec["linux"]["seccomp"])
     record.data["plan_options"] = more
     build = _Build(record, spec, cgroup, compiled, options)
     try:

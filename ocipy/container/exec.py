@@ -77,6 +77,7 @@ def exec_process(
     pidfd = record.pidfd()
     if pidfd < 0:
         raise stop.not_running(record)
+    agent = None
     try:
         options = plan.Options(
             record.data["bundle"], record.entry.id, listen_pid=listen_fds > 0,
@@ -87,6 +88,10 @@ def exec_process(
             raise ConfigError("a terminal needs a console socket", code="console-socket", hint="--console-socket")
         if "console" not in compiled.given and console_fd >= 0:
             raise ConfigError("a console socket, and the process has no terminal", code="console-socket", hint="--tty")
+        if compiled.notifies:
+            from ocipy.container.agent import Agent, wanted
+
+            agent = Agent(wanted(config["linux"]["seccomp"]))
         join = _join(record, cgroup)
         launched = join.launch(
             compiled, given={"pidfd": pidfd, "console": console_fd}, stdio=stdio, preserve=preserve_fds
@@ -105,7 +110,10 @@ def exec_process(
                 launched.channel.send(ACK)
             except BrokenPipeError:
                 raise launched.died() from None
-            answer = launched.channel.receive()
+            channel = launched.channel
+            answer = (
+                agent.serve(channel, launched.pid, record.spec_state(status)) if agent else channel.receive()
+            )
             if answer is not None and answer.type == ERROR:
                 raise failure(compiled, answer)
             launched.channel.close()
@@ -117,6 +125,8 @@ def exec_process(
         return launched
     finally:
         os.close(pidfd)
+        if agent is not None:
+            agent.close()
 
 
 def _join(record: Record, cgroup: Cgroup | None) -> Join:

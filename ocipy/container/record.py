@@ -150,6 +150,11 @@ class Record:
 
     def hook_state(self, status: str, pid: int = 0) -> bytes:
         """The state document that hooks get on standard input."""
+        return json.dumps(self.spec_state(status, pid)).encode()
+
+    def spec_state(self, status: str, pid: int = 0) -> dict[str, Any]:
+        """The state document of runtime.md#state and nothing else. ``pid`` is the first process's, if it is not
+        recorded yet."""
         document: dict[str, Any] = {
             "ociVersion": SPEC_VERSION,
             "id": self.entry.id,
@@ -160,7 +165,7 @@ class Record:
             document["pid"] = pid or self.pid
         if self.data.get("annotations"):
             document["annotations"] = self.data["annotations"]
-        return json.dumps(document).encode()
+        return document
 
 
 _LATER_HOOKS = ("startContainer", "poststart", "poststop")

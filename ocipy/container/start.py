@@ -32,13 +32,24 @@ def start(record: Record, compiled: Plan | None = None) -> None:
     if fd < 0:
         raise _not_created(record)
     channel = Channel(fd)
+    agent = None
     try:
+        if wanted := record.data.get("seccomp_agent"):
+            from ocipy.container.agent import Agent
+
+            agent = Agent(wanted)  # one that isn't there leaves the container as it is
         channel.send(START, record.hook_state(CREATED))
-        answer = channel.receive()
+        answer = channel.receive() if agent is None else agent.serve(channel, record.pid, record.spec_state(CREATED))
     except BrokenPipeError:  # it ended just now
         raise _not_created(record) from None
+    except LaunchError:
+        if agent is not None:
+            stop.kill_init(record)
+        raise
     finally:
         channel.close()
+        if agent is not None:
+            agent.close()
     if answer is not None and answer.type == ERROR:
         error = failure(compiled or _recompile(record), answer)
         if error.code == "hook-failed":

@@ -29,15 +29,19 @@ class Plan:
         given: names of the descriptors that the launch must hand over, in the order of their slots.
         clone_flags: namespaces that the first process is cloned into.
         forks: whether the plan continues in a child, so that the first process is not the last.
+        notifies: whether its seccomp filter has a listener, which is for an agent.
     """
 
-    __slots__ = ("clone_flags", "forks", "given", "ops")
+    __slots__ = ("clone_flags", "forks", "given", "notifies", "ops")
 
-    def __init__(self, ops: list[Op], given: list[str], clone_flags: int, forks: bool) -> None:
+    def __init__(
+        self, ops: list[Op], given: list[str], clone_flags: int, forks: bool, notifies: bool = False
+    ) -> None:
         self.ops = ops
         self.given = given
         self.clone_flags = clone_flags
         self.forks = forks
+        self.notifies = notifies
 
     def encode(self, fault: int = NO_FAULT, timings: bool = False) -> bytes:
         """The plan as the init helper reads it.
@@ -121,7 +125,7 @@ class Builder:
         self.early: list[Op] = []
         self.late: list[Op] = []
         self.given: list[str] = []
-        self.forks = False
+        self.forks = self.notifies = False
         self.in_cgroup = False
         self._slots = SCRATCH
 
@@ -157,7 +161,7 @@ class Builder:
         """
         if len(self.ops) > MAX_OPS:
             raise Unsupported(f"the plan has {len(self.ops)} operations, more than the {MAX_OPS} that fit")
-        return Plan(self.ops, self.given, clone_flags, self.forks)
+        return Plan(self.ops, self.given, clone_flags, self.forks, self.notifies)
 
     def has(self, kind: str) -> bool:
         """Whether the container has a namespace of its own of a kind, new or joined."""

@@ -149,8 +149,7 @@ def seccomp(b: Builder) -> None:
     from ocipy.seccomp import compile_filter  # libseccomp is loaded only for who uses it
 
     compiled = compile_filter(profile)
-    if compiled.notify:
-        raise Unsupported("SCMP_ACT_NOTIFY is not implemented", config_path="$.linux.seccomp.listenerPath")
+    b.notifies = compiled.notify
     b.add(ops.seccomp("$.linux.seccomp", compiled.flags, compiled.program))
 
 

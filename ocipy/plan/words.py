@@ -102,7 +102,9 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "caps": lambda effective, *_: f"set capabilities: effective {flags.capabilities(effective)}",
     "cwd": lambda path, tentative: f"change to directory {path}",
     "no_new_privs": "set no_new_privs",
-    "seccomp": lambda how, program: f"load the seccomp filter ({len(program) // 8} instructions)",
+    "seccomp": lambda how, program: (
+        f"load the seccomp filter ({len(program) // 8} instructions{', with a listener' * bool(how & 8)})"
+    ),
     "personality": lambda value: f"set personality {value:#x}",
     "scheduler": lambda policy, *_: f"set scheduling policy {policy}",
     "ioprio": lambda value: f"set I/O priority class {value >> 13} level {value & 0x1FFF}",

@@ -1,0 +1,108 @@
+"""The seccomp agent, which answers for the calls that a profile notifies of (config-linux.md#seccomp).
+
+`start` and `exec` connect to it, on the host's side and before anything runs. The helper loads the filter as the last
+thing before its exec and sends them the listener, and they send that on with the container process state.
+"""
+
+from __future__ import annotations
+
+from ocipy import _json as json
+from ocipy import _os as os
+from ocipy._native import lib
+from ocipy.container.channel import LISTENER, Channel, Message, check
+from ocipy.errors import ConfigError, LaunchError
+from ocipy.version import SPEC_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PATH = "$.linux.seccomp.listenerPath"
+
+
+def wanted(seccomp: dict[str, Any]) -> dict[str, str]:
+    """What is to be kept of ``linux.seccomp`` for :class:`Agent`."""
+    return {name: seccomp[name] for name in ("listenerPath", "listenerMetadata") if seccomp.get(name)}
+
+
+def look(seccomp: dict[str, Any]) -> None:
+    """Look whether there is a socket for the agent; without a connection, which is made once for each process.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = seccomp["listenerPath"]
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ConfigError(f"seccomp agent {path}", config_path=PATH, syscall="stat", errno=error.errno or 0) from None
+    if mode & 0o170000 != 0o140000:
+        raise ConfigError(f"seccomp agent {path} is not a socket", config_path=PATH)
+
+
+class Agent:
+    """A connection to the agent, for one process.
+
+    Args:
+        seccomp: as :func:`wanted` has it.
+
+    Raises:
+        LaunchError: nobody listens there.
+    """
+
+    def __init__(self, seccomp: dict[str, str]) -> None:
+        self._seccomp = seccomp
+        self._fd = lib.ocipy_unix_connect(seccomp["listenerPath"].encode())
+        if self._fd < 0:
+            raise self._error("can't connect to the seccomp agent", "connect", -self._fd)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def serve(self, channel: Channel, pid: int, state: dict[str, Any]) -> Message | None:
+        """Send the listener, which comes next on the channel, to the agent.
+
+        Args:
+            channel: to the helper.
+            pid: of the process that loads the filter.
+            state: of its container.
+
+        Returns:
+            The helper's next message, an error if it is one; None when the program runs.
+
+        Raises:
+            LaunchError: the helper could not send it, or it could not be sent to the agent.
+        """
+        message = channel.receive()
+        if message is None:
+            raise LaunchError(
+                "the process ended before the seccomp agent could be given its listener",
+                config_path="$.linux.seccomp", code="seccomp-agent", hint="the profile must let sendmsg through",
+            )  # fmt: skip
+        if message.type != LISTENER:
+            return message
+        document = {"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid}
+        if "listenerMetadata" in self._seccomp:
+            document["metadata"] = self._seccomp["listenerMetadata"]
+        try:
+            self._send(json.dumps(document | {"state": state}).encode(), message.fd)
+        except OSError as error:
+            raise self._error("can't send the listener to the seccomp agent", "sendmsg", error.errno or 0) from None
+        finally:
+            os.close(message.fd)
+            self.close()  # "it MUST be closed after sending a seccomp state"
+        return channel.receive()  # the exec itself may wait for the agent's answer
+
+    def _send(self, data: bytes, listener: int) -> None:
+        data = data[check(lib.ocipy_send_fd(self._fd, data, len(data), listener)) :]
+        while data:
+            data = data[check(lib.ocipy_send(self._fd, data, len(data))) :]
+
+    def _error(self, words: str, syscall: str, errno: int) -> LaunchError:
+        return LaunchError(
+            f"{words} {self._seccomp['listenerPath']}", config_path=PATH, code="seccomp-agent", syscall=syscall,
+            errno=errno,
+        )  # fmt: skip
