@@ -7,7 +7,7 @@ don't have. It says nothing of the host: a kernel may lack what is listed here.
 from __future__ import annotations
 
 from ocipy import seccomp
-from ocipy.plan import flags, mounts
+from ocipy.plan import flags, mounts, process
 from ocipy.spec.names import CAPABILITIES
 from ocipy.spec.rules import HOOKS
 from ocipy.version import SPEC_MINIMUM, SPEC_VERSION
@@ -40,6 +40,7 @@ def document() -> dict[str, Any]:
                 "knownFlags": seccomp.known_flags(),
                 "supportedFlags": seccomp.supported_flags(),
             },
+            **{module: {"enabled": True} for _, _, module, _ in process.LSM_PROPERTIES},
         },
         "annotations": {"io.github.seccomp.libseccomp.version": seccomp.version()},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -116,13 +116,38 @@ class Host:
         capabilities: those that the caller can give to a container in its own user namespace, as bits.
     """
 
-    __slots__ = ("capabilities", "cgroups", "euid", "in_userns")
+    __slots__ = ("_lsms", "capabilities", "cgroups", "euid", "in_userns")
 
-    def __init__(self, cgroups: CgroupFacts, euid: int, in_userns: bool, capabilities: int = ALL) -> None:
+    def __init__(
+        self, cgroups: CgroupFacts, euid: int, in_userns: bool, capabilities: int = ALL,
+        lsms: frozenset[str] | None = None,
+    ) -> None:
         self.cgroups = cgroups
         self.euid = euid
         self.in_userns = in_userns
         self.capabilities = capabilities
+        self._lsms = lsms
+
+    @property
+    def lsms(self) -> frozenset[str]:
+        """The security modules that label processes and are enabled: of ``apparmor`` and ``selinux``. Looked up
+        when it is first asked for: most configs have no labels."""
+        if self._lsms is None:
+            self._lsms = frozenset(name for name, enabled in _LSMS.items() if enabled())
+        return self._lsms
+
+
+def _apparmor() -> bool:
+    file = "/sys/module/apparmor/parameters/enabled"
+    return os.exists(file) and os.read_text(file).startswith("Y")
+
+
+def _selinux() -> bool:
+    # the file system is registered only when SELinux was not disabled at boot
+    return "\tselinuxfs\n" in os.read_text("/proc/filesystems")
+
+
+_LSMS = {"apparmor": _apparmor, "selinux": _selinux}
 
 
 def facts() -> Host:

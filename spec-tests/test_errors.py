@@ -525,8 +525,7 @@ def test_log_formats(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
 def test_unsupported(refused_create: RefusedCreate, bundle: TestBundle) -> None:
     """What a config asks for and is not there is an error, never ignored (config.md, `MUST generate an error`)."""
     for section, name, value in (
-        ("process", "apparmorProfile", "nonsense"),
-        ("process", "selinuxLabel", "system_u:system_r:svirt_lxc_net_t:s0:c124,c675"),
+        ("linux", "mountLabel", "system_u:object_r:svirt_sandbox_file_t:s0:c715,c811"),
         ("linux", "intelRdt", {"closID": "x"}),
     ):
         bundle.config[section][name] = value

@@ -28,6 +28,8 @@ CLAIMS = {
     "cgroup.v2": "test_cgroups_v2.py",
     "cgroup.rdma": "test_cgroups_v2.py",
     "seccomp.enabled": "test_seccomp.py",
+    "apparmor.enabled": "test_lsm.py",
+    "selinux.enabled": "test_lsm.py",
 }
 
 

@@ -30,8 +30,8 @@ V2 = parse_cgroups("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::
 PATHS = {"memory": "/sys/fs/cgroup/memory/c", "cpu": "/sys/fs/cgroup/cpu,cpuacct/c", "": "/sys/fs/cgroup/c"}
 
 
-def host(cgroups: Any = V2, euid: int = 0, in_userns: bool = False) -> Host:
-    return Host(cgroups, euid, in_userns)
+def host(cgroups: Any = V2, euid: int = 0, in_userns: bool = False, lsms: tuple[str, ...] = ()) -> Host:
+    return Host(cgroups, euid, in_userns, frozenset(lsms))
 
 
 def compile_(config: dict[str, Any], at: Host | None = None, **options: Any) -> plan.Plan:
@@ -306,10 +306,7 @@ def test_ambient_within_inheritable(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
-        ("process", "apparmorProfile", "p"),
-        ("process", "selinuxLabel", "l"),
         ("process", "execCPUAffinity", {"initial": "0"}),
-        ("linux", "mountLabel", "l"),
         ("linux", "intelRdt", {"closID": "x"}),
         ("linux", "netDevices", {"eth0": {}}),
         ("linux", "memoryPolicy", {"mode": "MPOL_DEFAULT"}),
@@ -320,6 +317,24 @@ def test_not_implemented(config: dict[str, Any], section: str, key: str, value: 
     config[section][key] = value
     error = refused(config)
     assert (type(error), error.config_path) == (Unsupported, f"$.{section}.{key}")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "module"),
+    [
+        ("process", "apparmorProfile", "AppArmor"),
+        ("process", "selinuxLabel", "SELinux"),
+        ("linux", "mountLabel", "SELinux"),
+    ],
+)
+def test_labels_without_module(config: dict[str, Any], section: str, key: str, module: str) -> None:
+    """A label for a security module that the host has not enabled is refused; another one does not help."""
+    config[section][key] = "l"
+    others = {"AppArmor": ("selinux",), "SELinux": ("apparmor",)}[module]
+    for at in (host(), host(lsms=others)):
+        error = refused(config, at)
+        assert (type(error), error.config_path) == (Unsupported, f"$.{section}.{key}")
+        assert f"{module} is not enabled on this host" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -494,10 +509,14 @@ def test_words(config: dict[str, Any]) -> None:
     rich_plan = compile_(rich(copy.deepcopy(config)))
     joined = copy.deepcopy(config)
     joined["linux"]["namespaces"][-1]["path"] = "/ns"
+    queue = copy.deepcopy(config)
+    queue["mounts"].append({"destination": "/q", "type": "mqueue"})
+    queue["linux"]["mountLabel"] = "u:r:t:s0"
     plans = [
         rich_plan, compile_(user_namespace(joined)), compile_(config, no_pivot=True),
         compile_(rich(config), host(V1)),
         plan.compile_exec(config, host(), plan.Options("/b", "c"), 0x20000000),
+        compile_(queue, host(lsms=("selinux",))),
     ]  # fmt: skip
     seen = set()
     for compiled in plans:
@@ -535,5 +554,5 @@ def test_explain(cli: Cli, bundle: TestBundle) -> None:
 
 def test_explain_refuses(cli: Cli, bundle: TestBundle) -> None:
     """`ocipy explain` refuses what create refuses."""
-    bundle.config["process"]["apparmorProfile"] = "p"
-    assert "$.process.apparmorProfile" in cli("explain", str(bundle.save()), code=1).stderr
+    bundle.config["mounts"].append({"destination": "/proc/sys", "type": "tmpfs"})
+    assert "$.mounts[5].destination" in cli("explain", str(bundle.save()), code=1).stderr

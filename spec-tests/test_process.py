@@ -333,8 +333,6 @@ def test_gone_before_start(cli: Cli, bundle: TestBundle) -> None:
         ({"oomScoreAdj": 1001}, "$.process.oomScoreAdj"),
         ({"rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}, "$.process.rlimits[0].type"),
         ({"rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]}, "$.process.rlimits[0].soft"),
-        ({"apparmorProfile": "profile"}, "$.process.apparmorProfile"),
-        ({"selinuxLabel": "a:b:c"}, "$.process.selinuxLabel"),
     ],
 )
 def test_bad_process(cli: Cli, bundle: TestBundle, change: dict[str, Any], where: str) -> None:

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* attach flags; ocipy/plan/ops.py has the same */
@@ -195,6 +196,19 @@ int op_remount(struct ctx *c, struct rd *r) {
     int e = 0;
     if (sys_mount_setattr(fd, flags, set, clear, propagation, -1) < 0)
         e = errno == ENOSYS && !propagation && !flags ? late_attr(c, fd, set) : fail(c, "mount_setattr");
+    close(fd);
+    return e;
+}
+
+/* file_label(path, SELinux label): of the root of a file system that has labels and takes no context= option. */
+int op_file_label(struct ctx *c, struct rd *r) {
+    const char *path = rd_str(r), *label = rd_str(r);
+    int fd = in_root(c, path, O_PATH);
+    if (fd < 0) return fd;
+    int e = proc_fd(c);
+    char link[40];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (e >= 0) e = setxattr(link, "security.selinux", label, strlen(label), 0) < 0 ? fail(c, "setxattr") : 0;
     close(fd);
     return e;
 }

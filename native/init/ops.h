@@ -56,6 +56,7 @@
     X(77, seccomp, op_seccomp)           \
     X(78, personality, op_personality)   \
     X(79, scheduler, op_scheduler)       \
-    X(80, ioprio, op_ioprio)
+    X(80, ioprio, op_ioprio)             \
+    X(81, file_label, op_file_label)
 
 #endif

@@ -134,7 +134,7 @@ int op_root_attr(struct ctx *c, struct rd *r) {
 
 /* A mount of the empty read-only tmpfs that serves every masked directory. The first one is kept in c->empty
  * and attached as it is; a further one is cloned from it, which before Linux 6.15 takes an attached mount. */
-static int empty_mount(struct ctx *c) {
+static int empty_mount(struct ctx *c, const char *label) {
     if (c->empty >= 0) {
         int tree = sys_open_tree(c->empty, "", AT_EMPTY_PATH);
         return tree < 0 ? fail(c, "open_tree") : tree;
@@ -143,6 +143,7 @@ static int empty_mount(struct ctx *c) {
     if (fs < 0) return fail(c, "fsopen");
     if (syscall(SYS_fsconfig, fs, 1u /* SET_STRING */, "nr_blocks", "1", 0) < 0) return fail(c, "fsconfig");
     if (syscall(SYS_fsconfig, fs, 1u, "mode", "0555", 0) < 0) return fail(c, "fsconfig");
+    if (*label && syscall(SYS_fsconfig, fs, 1u, "context", label, 0) < 0) return fail(c, "fsconfig");
     if (syscall(SYS_fsconfig, fs, 6u /* CMD_CREATE */, NULL, NULL, 0) < 0) return fail(c, "fsconfig");
     c->empty = (int)syscall(SYS_fsmount, fs, 1u, (unsigned)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
     if (c->empty < 0) return fail(c, "fsmount");
@@ -156,14 +157,16 @@ static int present(struct ctx *c, const char *path) {
     return fd == -ENOENT || fd == -ENOTDIR ? -ENOENT : fd;
 }
 
+/* mask(path, SELinux label of what covers a directory, or "") */
 int op_mask(struct ctx *c, struct rd *r) {
-    int at = present(c, rd_str(r));
+    const char *path = rd_str(r), *label = rd_str(r);
+    int at = present(c, path);
     if (at < 0) return at == -ENOENT ? 0 : at;
     struct stat st;
     if (fstat(at, &st) < 0) return fail(c, "fstat");
     int tree;
     if (S_ISDIR(st.st_mode)) {
-        if ((tree = empty_mount(c)) < 0) return tree;
+        if ((tree = empty_mount(c, label)) < 0) return tree;
     } else {
         int null = null_fd(c);
         if (null < 0) return null;

@@ -39,6 +39,8 @@ COMMAND = Command(
         Flag("no-new-privs", "set no_new_privs"),
         Flag("cgroup", "run it in a cgroup below the container's (repeatable on v1)", "[CTRL[,CTRL]:]PATH", many=True),
         Flag("ignore-paused", "in a paused container wait until it is resumed"),
+        Flag("apparmor", "AppArmor profile", "PROFILE"),
+        Flag("process-label", "SELinux label", "LABEL"),
     ),
     passes=True,
 )
@@ -86,7 +88,8 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
     config = record.config()
     process = process_of(
         config, args=args.rest[1:], cwd=args.cwd, env=args.env or None, terminal=bool(args.tty),
-        noNewPrivileges=True if args.no_new_privs else None,
+        noNewPrivileges=True if args.no_new_privs else None, apparmorProfile=args.apparmor,
+        selinuxLabel=args.process_label,
     )  # fmt: skip
     user = dict(process.get("user") or {})
     if args.user is not None:

@@ -255,7 +255,7 @@ def failure(plan: Plan, message: Message) -> LaunchError:
         )
     return LaunchError(
         f"can't {op.describe()}{f': {text}' if text else ''}", syscall=syscall, errno=message.value,
-        config_path=op.path, code=_code(op.name), hint=_hint(op.name, message.value),
+        config_path=op.path, code=_code(op.name), hint=_hint(op, message.value),
     )  # fmt: skip
 
 
@@ -263,9 +263,13 @@ def _code(name: str) -> str:
     return {"hook": "hook-failed", "open_tree": "mount-source", "open_ns": "namespace-path"}.get(name, "launch")
 
 
-def _hint(name: str, errno: int) -> str:
-    if errno == 1 and name == "rlimit":
+def _hint(op: Op, errno: int) -> str:
+    if errno == 1 and op.name == "rlimit":
         return "raising a hard limit takes CAP_SYS_RESOURCE"
-    if errno == 13 and name == "proc_write":
+    if errno == 13 and op.path == "$.process.oomScoreAdj":
         return "lowering oom_score_adj takes CAP_SYS_RESOURCE"
+    if errno == 2 and op.path == "$.process.apparmorProfile":
+        return "no profile of that name is loaded"
+    if errno == 22 and op.path in ("$.process.selinuxLabel", "$.linux.mountLabel"):
+        return "the loaded policy does not have this context"
     return ""

@@ -40,8 +40,7 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     process.early(b)
     entry = len(b.ops)
     clone_flags = namespaces.enter(b)
-    if not options.no_new_keyring:
-        b.add(ops.keyring("", f"_ses.{options.container_id}"))
+    process.keyring(b)
     namespaces.names(b)
     rootfs.bind(b)
     mounts.make(b, namespaces.cgroup)
@@ -54,6 +53,7 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     _hooks(b, "createContainer")
     rootfs.cover(b)
     rootfs.sysctl(b)
+    process.labels(b)
     rootfs.change(b)
     process.attributes(b)
     b.add(ops.ready("", 0))
@@ -88,6 +88,7 @@ def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int)
     process.refuse(b)
     namespaces.collect(b)
     process.early(b)
+    process.labels(b)
     user = kinds & namespaces.USER
     b.add(ops.sync("", ops.SYNC_CGROUP))  # before the join: the cgroup files are the host's
     b.add(ops.dumpable("", 0))
@@ -98,8 +99,7 @@ def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int)
     if b.forks:
         b.add(ops.fork(""))
     b.add(ops.setsid(""))
-    if not options.no_new_keyring:
-        b.add(ops.keyring("", f"_ses.{options.container_id}"))
+    process.keyring(b)
     b.add(ops.open_root(""))
     if b.process.get("terminal"):
         size = b.process.get("consoleSize") or {}

@@ -29,6 +29,9 @@ NOTIFY_DIR = "/run/notify"
 
 #: words that only choose what kind of operation a mount is
 BIND_WORDS = {"bind": 0, "rbind": flags.AT_RECURSIVE}
+#: file systems that linux.mountLabel is not for, as with runc: the kernel labels them itself, and the root of a message
+#: queue gets its label by setxattr(2)
+UNLABELLED = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "mqueue"))
 FSCONFIG_MAX = 255  # bytes of a value that fsconfig(2) takes
 
 
@@ -133,6 +136,8 @@ def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
         raise ConfigError("a mount needs a type, or the option bind or rbind", config_path=f"{where}.type")
     else:
         _filesystem(b, kind, mount.get("source") or "", wanted, target, attach, where)
+        if kind == "mqueue" and b.linux.get("mountLabel"):
+            b.add(ops.file_label("$.linux.mountLabel", target, b.linux["mountLabel"]))
 
 
 def _remount(b: Builder, wanted: Wanted, target: str, where: str) -> None:
@@ -213,6 +218,7 @@ def _filesystem(
     b: Builder, kind: str, source: str, wanted: Wanted, target: str, attach: int, where: str
 ) -> None:
     attributes, data = wanted.set, wanted.words + wanted.data
+    label = b.linux.get("mountLabel") or "" if kind not in UNLABELLED else ""
     if attributes & flags.RDONLY:
         if kind == "tmpfs":
             # later mounts may need their mount points made in it, and tmpcopyup fills it
@@ -221,15 +227,18 @@ def _filesystem(
         else:
             data.append("ro")  # the superblock as well, as mount(2) does: a read-only device needs it
     if wanted.ms & flags.MS_I_VERSION or any(
-        len(option.partition("=")[2].encode()) > FSCONFIG_MAX for option in wanted.data
+        len(option.partition("=")[2].encode()) > FSCONFIG_MAX for option in [*wanted.data, f"={label}"]
     ):
         if wanted.copy_up:
             raise Unsupported("tmpcopyup with iversion is not implemented", config_path=f"{where}.options")
         ms = _legacy_flags(attributes) | wanted.ms
-        b.add(ops.legacy_mount(where, kind, source or kind, target, ms, ",".join(wanted.data), attach))
+        data = [*wanted.data, f'context="{label}"'] if label else wanted.data
+        b.add(ops.legacy_mount(where, kind, source or kind, target, ms, ",".join(data), attach))
         _remount_more(b, wanted, target, where)
         return
     slot = SCRATCH
+    if label:
+        data.append(f"context={label}")
     b.add(ops.new_fs(where, slot, kind, source or kind, data, attributes & ~flags.NOSYMFOLLOW))
     if wanted.copy_up:
         b.add(ops.copy_up(where, slot, target))
@@ -267,7 +276,9 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
     otherwise its own directory bound there."""
     attributes = wanted.set & ~flags.RDONLY
     slot = SCRATCH
-    b.add(ops.new_fs(where, slot, "tmpfs", "tmpfs", ["mode=755"], attributes))
+    label = b.linux.get("mountLabel")
+    data = ["mode=755", f"context={label}"] if label else ["mode=755"]
+    b.add(ops.new_fs(where, slot, "tmpfs", "tmpfs", data, attributes))
     b.add(ops.attach(where, slot, target, 0))
     for hierarchy in b.host.cgroups.hierarchies:
         if hierarchy.unified:

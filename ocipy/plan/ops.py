@@ -129,7 +129,7 @@ root_attr = Kind(35, "root_attr", "QQ")  # attributes to set, propagation
 mkdir = Kind(36, "mkdir", "sI")  # path, mode
 symlink = Kind(37, "symlink", "ss")  # target, path
 mknod = Kind(38, "mknod", "sIIIII")  # path, mode, major, minor, uid, gid
-mask = Kind(39, "mask", "s")  # path
+mask = Kind(39, "mask", "ss")  # path, SELinux label of what covers a directory or ""
 readonly = Kind(40, "readonly", "s")  # path
 
 # Mounts
@@ -140,6 +140,7 @@ copy_up = Kind(53, "copy_up", "Is")  # slot, path
 attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*
 legacy_mount = Kind(55, "legacy_mount", "sssQsI")  # type, source, path, MS_*, data, ATTACH_*
 remount = Kind(56, "remount", "sQQQI")  # path, set, clear, propagation, recursive
+file_label = Kind(81, "file_label", "ss")  # path, SELinux label
 
 # The terminal
 console = Kind(60, "console", "IIIII")  # slot of the socket, columns, rows, whether to bind /dev/console, uid

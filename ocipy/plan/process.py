@@ -34,6 +34,27 @@ def early(b: Builder) -> None:
         b.add(ops.proc_write("$.process.oomScoreAdj", "self/oom_score_adj", str(score)))
 
 
+def labels(b: Builder) -> None:
+    """Emit the labels that the exec is to change to, as long as the host's /proc is in sight. Children inherit them:
+    a startContainer hook runs under them as well, as it does with runc."""
+    profile = b.process.get("apparmorProfile")
+    if profile:  # the directory is there since Linux 5.8
+        b.add(ops.proc_write("$.process.apparmorProfile", "self/attr/apparmor/exec", f"exec {profile}"))
+    label = b.process.get("selinuxLabel")
+    if label:
+        b.add(ops.proc_write("$.process.selinuxLabel", "self/attr/exec", label))
+
+
+def keyring(b: Builder) -> None:
+    """Emit the session keyring, with the label of those who are to use it."""
+    if b.options.no_new_keyring:
+        return
+    label = b.process.get("selinuxLabel")
+    if label:  # until the exec, which resets it
+        b.add(ops.proc_write("$.process.selinuxLabel", "self/attr/keycreate", label))
+    b.add(ops.keyring("", f"_ses.{b.options.container_id}"))
+
+
 def attributes(b: Builder) -> None:
     """Emit everything from stdio to capabilities, in the order in which each still may be set."""
     process = b.process
@@ -164,12 +185,17 @@ def run(b: Builder) -> None:
 
 
 #: properties that are refused by name until they are implemented, with where they stand
-REFUSED_PROCESS = ("apparmorProfile", "selinuxLabel", "execCPUAffinity")
-REFUSED_LINUX = ("mountLabel", "intelRdt", "netDevices", "memoryPolicy")
+REFUSED_PROCESS = ("execCPUAffinity",)
+REFUSED_LINUX = ("intelRdt", "netDevices", "memoryPolicy")
+#: properties that take a security module: where they stand, the module and its name
+LSM_PROPERTIES = (
+    ("process", "apparmorProfile", "apparmor", "AppArmor"), ("process", "selinuxLabel", "selinux", "SELinux"),
+    ("linux", "mountLabel", "selinux", "SELinux"),
+)  # fmt: skip
 
 
 def refuse(b: Builder) -> None:
-    """Refuse what the config asks for and nothing here does.
+    """Refuse what the config asks for and nothing here does, or this host.
 
     Raises:
         Unsupported: with the property's config path.
@@ -181,3 +207,8 @@ def refuse(b: Builder) -> None:
         for name in names:
             if section.get(name):
                 raise Unsupported(f"{name} is not implemented", config_path=f"{where}.{name}")
+    for at, name, module, words in LSM_PROPERTIES:
+        if getattr(b, at).get(name) and module not in b.host.lsms:
+            raise Unsupported(
+                f"{name} is set, and {words} is not enabled on this host", config_path=f"$.{at}.{name}"
+            )

@@ -23,9 +23,10 @@ def bind(b: Builder) -> None:
 
 def cover(b: Builder) -> None:
     """Emit read-only and masked paths."""
-    for key, op in (("readonlyPaths", ops.readonly), ("maskedPaths", ops.mask)):
-        for index, path in enumerate(b.linux.get(key) or ()):
-            b.add(op(f"$.linux.{key}[{index}]", path))
+    for index, path in enumerate(b.linux.get("readonlyPaths") or ()):
+        b.add(ops.readonly(f"$.linux.readonlyPaths[{index}]", path))
+    for index, path in enumerate(b.linux.get("maskedPaths") or ()):
+        b.add(ops.mask(f"$.linux.maskedPaths[{index}]", path, b.linux.get("mountLabel") or ""))
 
 
 def change(b: Builder) -> None:

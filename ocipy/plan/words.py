@@ -78,7 +78,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "mkdir": lambda path, mode: f"make directory {path} if missing",
     "symlink": lambda target, path: f"link {path} to {target}",
     "mknod": lambda path, mode, major, minor, *_: f"make node {path} {major}:{minor} mode {mode & 0o7777:o}",
-    "mask": lambda path: f"mask {path}",
+    "mask": lambda path, label: f"mask {path}",
     "readonly": lambda path: f"make {path} read-only",
     "open_tree": _open_tree,
     "new_fs": _new_fs,
@@ -91,6 +91,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "remount": lambda path, on, off, propagation, recursive: (
         f"remount {path} {_joined(flags.attributes(on), flags.propagation(propagation))}"
     ),
+    "file_label": lambda path, label: f"label {path} {label}",
     "console": lambda slot, columns, rows, bind, uid: (
         f"make a terminal{' and bind it on /dev/console' * bind}"
     ),
