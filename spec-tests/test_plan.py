@@ -31,7 +31,7 @@ PATHS = {"memory": "/sys/fs/cgroup/memory/c", "cpu": "/sys/fs/cgroup/cpu,cpuacct
 
 
 def host(cgroups: Any = V2, euid: int = 0, in_userns: bool = False, lsms: tuple[str, ...] = ()) -> Host:
-    return Host(cgroups, euid, in_userns, frozenset(lsms))
+    return Host(cgroups, euid, in_userns, lsms=frozenset(lsms))
 
 
 def compile_(config: dict[str, Any], at: Host | None = None, **options: Any) -> plan.Plan:

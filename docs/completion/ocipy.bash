@@ -34,6 +34,8 @@ _ocipy() {
     "exec --additional-gids"|"exec -g") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "exec --cap"|"exec -c") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "exec --cgroup") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "exec --apparmor") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "exec --process-label") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "list --format"|"list -f") COMPREPLY=($(compgen -W "table json" -- "$cur")); return ;;
     "ps --format"|"ps -f") COMPREPLY=($(compgen -W "table json" -- "$cur")); return ;;
     "update --resources"|"update -r") COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -63,7 +65,7 @@ _ocipy() {
     "kill") COMPREPLY=($(compgen -W "--all -a --regex -r $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "delete") COMPREPLY=($(compgen -W "--force -f --regex -r $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "run") COMPREPLY=($(compgen -W "--bundle -b --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring --detach -d --keep --no-subreaper --timings $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
-    "exec") COMPREPLY=($(compgen -W "--process -p --cwd --env -e --user -u --tty -t --detach -d --console-socket --pidfd-socket --pid-file --preserve-fds --additional-gids -g --cap -c --no-new-privs --cgroup --ignore-paused $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
+    "exec") COMPREPLY=($(compgen -W "--process -p --cwd --env -e --user -u --tty -t --detach -d --console-socket --pidfd-socket --pid-file --preserve-fds --additional-gids -g --cap -c --no-new-privs --cgroup --ignore-paused --apparmor --process-label $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "list") COMPREPLY=($(compgen -W "--format -f --quiet -q" -- "$cur")) ;;
     "ps") COMPREPLY=($(compgen -W "--format -f $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "pause") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;

@@ -59,6 +59,8 @@ complete -c ocipy -n '__fish_seen_subcommand_from exec' -l cap -s c -x -d 'a cap
 complete -c ocipy -n '__fish_seen_subcommand_from exec' -l no-new-privs -d 'set no_new_privs'
 complete -c ocipy -n '__fish_seen_subcommand_from exec' -l cgroup -x -d 'run it in a cgroup below the container\'s (repeatable on v1)'
 complete -c ocipy -n '__fish_seen_subcommand_from exec' -l ignore-paused -d 'in a paused container wait until it is resumed'
+complete -c ocipy -n '__fish_seen_subcommand_from exec' -l apparmor -x -d 'AppArmor profile'
+complete -c ocipy -n '__fish_seen_subcommand_from exec' -l process-label -x -d 'SELinux label'
 complete -c ocipy -n __fish_use_subcommand -a list -d 'List the containers below the root'
 complete -c ocipy -n '__fish_seen_subcommand_from list' -l format -s f -x -a 'table json' -d 'table (default) or json'
 complete -c ocipy -n '__fish_seen_subcommand_from list' -l quiet -s q -d 'print ids only'
