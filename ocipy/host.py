@@ -113,19 +113,21 @@ class Host:
         cgroups: the cgroup layout.
         euid: the effective uid of the caller.
         in_userns: whether the caller is itself in a user namespace other than the host's first one.
+        kcore: whether the kernel has /proc/kcore.
         capabilities: those that the caller can give to a container in its own user namespace, as bits.
     """
 
-    __slots__ = ("_lsms", "capabilities", "cgroups", "euid", "in_userns")
+    __slots__ = ("_lsms", "capabilities", "cgroups", "euid", "in_userns", "kcore")
 
     def __init__(
         self, cgroups: CgroupFacts, euid: int, in_userns: bool, capabilities: int = ALL,
-        lsms: frozenset[str] | None = None,
+        lsms: frozenset[str] | None = None, kcore: bool = True,
     ) -> None:
         self.cgroups = cgroups
         self.euid = euid
         self.in_userns = in_userns
         self.capabilities = capabilities
+        self.kcore = kcore
         self._lsms = lsms
 
     @property
@@ -155,4 +157,7 @@ def facts() -> Host:
     from ocipy._native import lib  # not for the cgroup drivers, which import this module too
 
     ids = os.read_text("/proc/self/uid_map").split()
-    return Host(cgroups(), os.geteuid(), ids != ["0", "0", "4294967295"], lib.ocipy_capabilities())
+    return Host(
+        cgroups(), os.geteuid(), ids != ["0", "0", "4294967295"], lib.ocipy_capabilities(),
+        kcore=os.exists("/proc/kcore"),
+    )  # fmt: skip

@@ -66,8 +66,8 @@ def test_links(cli: Cli, bundle: TestBundle) -> None:
 
 def test_kcore_link(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#dev-symbolic-links: /dev/core, where the kernel has /proc/kcore."""
-    done = cli.run(bundle.sh("readlink /dev/core"))
-    assert done.stdout == "/proc/kcore\n"
+    done = cli.run(bundle.sh("readlink /dev/core"), code=None)
+    assert done.stdout == ("/proc/kcore\n" if Path("/proc/kcore").exists() else "")
 
 
 def test_links_of_image_stay(cli: Cli, bundle: TestBundle) -> None:

@@ -241,6 +241,9 @@ def test_process_file(cli: Cli, box: str, tmp_path: Path) -> None:
     assert "no such file" in cli("exec", "-p", str(tmp_path / "missing"), box, code=255).stderr
     file.write_text(json.dumps(process))
     assert "exclude each other" in cli("exec", "-p", str(file), box, "true", code=255).stderr
+    for flag in ("--cwd=/", "--env=A=1", "--user=1", "--additional-gids=1", "--cap=CAP_KILL", "--no-new-privs"):
+        done = cli("exec", "--process", str(file), flag, box, code=255)
+        assert f"exec: {flag.partition('=')[0]} and --process exclude each other" in done.stderr
 
 
 def test_detach_and_pid_file(cli: Cli, box: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from conftest import BASE, Cli, TestBundle
 
 from ocipy import plan
 from ocipy.errors import ConfigError, Error, Unsupported
-from ocipy.host import Host, parse_cgroups
+from ocipy.host import Host, facts, parse_cgroups
 from ocipy.plan import flags, ops, words
 from ocipy.plan.builder import MAGIC, MAX_OPS, MAX_SLOTS, VERSION
 
@@ -545,7 +545,7 @@ def test_explain(cli: Cli, bundle: TestBundle) -> None:
     nothing."""
     lines = cli("explain", str(bundle.save())).stdout.splitlines()
     plain = [line.split()[0] for line in lines]
-    compiled = names(compile_(bundle.config))
+    compiled = names(compile_(bundle.config, facts()))
     assert plain[plain.index("clone3") :] == ["clone3", *compiled]
     assert any(line.endswith("[$.linux.maskedPaths[0]]") and "mask /proc/kcore" in line for line in lines)
     assert all(name == "cgroup" for name in plain[: plain.index("clone3")])

@@ -82,6 +82,9 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
     if args.process:
         if len(args.rest) > 1:
             raise UsageError("exec: a command and --process exclude each other")
+        for name in ("cwd", "env", "user", "additional-gids", "cap", "no-new-privs", "apparmor", "process-label"):
+            if getattr(args, name.replace("-", "_")):
+                raise UsageError(f"exec: --{name} and --process exclude each other: the file says all")
         return common.read_object("--process", args.process)
     if len(args.rest) < 2:
         raise UsageError("exec: COMMAND is missing: give one, or --process")

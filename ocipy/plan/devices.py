@@ -49,7 +49,8 @@ def make(b: Builder) -> None:
         if path not in configured:
             _node(b, "", path, S_IFCHR | 0o666, major, minor, 0, 0)
     for target, path in DEFAULT_LINKS:
-        b.add(ops.symlink("", target, path))
+        if b.host.kcore or target != "/proc/kcore":
+            b.add(ops.symlink("", target, path))
 
 
 def _node(
