@@ -1,9 +1,11 @@
-"""ocipy under Podman, whose conmon calls it: a smoke test, where Podman is installed."""
+"""ocipy under Podman, whose conmon calls it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from conftest import until
 from engines import (
     IMAGE,
     Podman,
@@ -73,3 +75,41 @@ def test_terminal(podman: Podman) -> None:
     finally:
         code = terminal.end()
     assert code == 6
+
+
+def test_logs_stats_and_stop(podman: Podman) -> None:
+    """logs, top, stats, stop and rm: what an operator does all day."""
+    script = "echo up; echo oops >&2; trap 'echo bye; exit 4' TERM; while :; do sleep 0.05; done"
+    name = podman.run("sh", "-c", script, flags=["--detach", "--memory", "64m", "--pids-limit", "50"]).stdout.strip()
+    until(lambda: "oops" in podman("logs", name).stderr)
+    assert podman("logs", name).stdout == "up\n"
+    assert "sh -c" in podman("top", name, "args").stdout
+    stats = json.loads(podman("stats", "--no-stream", "--format", "json", name).stdout)
+    assert stats[0]["id"] == name[:12]
+    assert "67.11MB" in stats[0]["mem_usage"]
+    assert int(stats[0]["pids"]) >= 1
+    podman("stop", name)
+    assert podman("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", name).stdout == "exited 4\n"
+    assert podman("logs", name).stdout == "up\nbye\n"
+    podman("start", name)  # the same container once more
+    assert podman("inspect", "--format", "{{.State.Status}}", name).stdout == "running\n"
+    podman("stop", "--time", "0", name)
+    podman("rm", name)
+
+
+def test_exec_session(podman: Podman) -> None:
+    """exec with a user, a directory, variables and a terminal; and detached."""
+    name = podman.run(*LOOP, flags=["--detach"]).stdout.strip()
+    flags = ["--user", "1000", "--workdir", "/tmp", "--env", "A=b"]
+    done = podman("exec", *flags, name, "sh", "-c", "id -u; pwd; echo $A")
+    assert done.stdout == "1000\n/tmp\nb\n"
+    words = podman.command("exec", "--interactive", "--tty", name, "sh", "-c", "tty; read x")
+    terminal = Terminal(words, (30, 60), podman.env)
+    try:
+        terminal.until("/dev/pts/")
+        terminal.type("\n")
+    finally:
+        assert terminal.end() == 0
+    podman("exec", "--detach", name, "sleep", "1000")
+    until(lambda: "sleep 1000" in podman("top", name, "args").stdout)
+    podman("rm", "--force", "--time", "0", name)
