@@ -39,6 +39,12 @@ class Hierarchy:
         """The directory name it goes by (``cpu,cpuacct``, ``systemd``, ``unified``)."""
         return os.basename(self.mountpoint)
 
+    def directory(self) -> str:
+        """The directory of this process's cgroup; "" if that is outside of what is mounted."""
+        own, root = os.clean(self.own).rstrip("/"), self.root.rstrip("/")
+        inside = not root or own == root or own.startswith(root + "/")
+        return self.mountpoint + own[len(root) :] if inside else ""
+
 
 class CgroupFacts:
     """The cgroup layout: ``mode`` is ``v1``, ``hybrid`` (v1 and cgroup2 side by side) or ``v2``."""
@@ -115,20 +121,37 @@ class Host:
         in_userns: whether the caller is itself in a user namespace other than the host's first one.
         kcore: whether the kernel has /proc/kcore.
         capabilities: those that the caller can give to a container in its own user namespace, as bits.
+        egid: the effective gid of the caller.
+        set_groups: whether setgroups(2) is allowed in the caller's user namespace.
     """
 
-    __slots__ = ("_lsms", "capabilities", "cgroups", "euid", "in_userns", "kcore")
+    __slots__ = ("_lsms", "capabilities", "cgroups", "egid", "euid", "in_userns", "kcore", "set_groups")
 
     def __init__(
-        self, cgroups: CgroupFacts, euid: int, in_userns: bool, capabilities: int = ALL,
-        lsms: frozenset[str] | None = None, kcore: bool = True,
+        self,
+        cgroups: CgroupFacts,
+        euid: int,
+        in_userns: bool,
+        capabilities: int = ALL,
+        lsms: frozenset[str] | None = None,
+        *,
+        kcore: bool = True,
+        egid: int = 0,
+        set_groups: bool = True,
     ) -> None:
         self.cgroups = cgroups
         self.euid = euid
         self.in_userns = in_userns
         self.capabilities = capabilities
         self.kcore = kcore
+        self.egid = egid
+        self.set_groups = set_groups
         self._lsms = lsms
+
+    @property
+    def rootless(self) -> bool:
+        """Whether the caller is not the host's root: what ``--rootless auto`` means."""
+        return self.euid != 0 or self.in_userns
 
     @property
     def lsms(self) -> frozenset[str]:
@@ -156,8 +179,14 @@ def facts() -> Host:
     """The facts of this host."""
     from ocipy._native import lib  # not for the cgroup drivers, which import this module too
 
-    ids = os.read_text("/proc/self/uid_map").split()
+    inside = in_userns()
+    groups = not inside or os.read_text("/proc/self/setgroups").strip() == "allow"
     return Host(
-        cgroups(), os.geteuid(), ids != ["0", "0", "4294967295"], lib.ocipy_capabilities(),
-        kcore=os.exists("/proc/kcore"),
+        cgroups(), os.geteuid(), inside, lib.ocipy_capabilities(), kcore=os.exists("/proc/kcore"),
+        egid=os.getegid(), set_groups=groups,
     )  # fmt: skip
+
+
+def in_userns() -> bool:
+    """Whether this process is in a user namespace other than the host's first one."""
+    return os.read_text("/proc/self/uid_map").split() != ["0", "0", "4294967295"]

@@ -172,6 +172,11 @@ class Cli:
             assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def detach(self, *words: str) -> None:
+        """Run a command that leaves a process behind, which keeps the descriptors: with its output discarded."""
+        null = subprocess.DEVNULL
+        subprocess.run(self.command(*words), stdin=null, stdout=null, stderr=null, check=True, timeout=60)
+
     def run(self, bundle: TestBundle, *flags: str, code: int | None = 0, **options: Any) -> Any:
         """Run a bundle in the foreground."""
         return self("run", *flags, "--bundle", str(bundle.save()), fresh_id(), code=code, **options)

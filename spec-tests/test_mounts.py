@@ -228,7 +228,7 @@ def test_unimplemented_options(cli: Cli, bundle: TestBundle, tmp_path: Path, opt
     """An option that is known and not implemented is refused by its path, never passed over."""
     bundle.config["linux"]["namespaces"].append({"type": "user"})
     for name in ("uidMappings", "gidMappings"):
-        bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 1}]
+        bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 10}]
     index = add(bundle, "/m", "", str(tmp_path), "bind", option)
     assert f"$.mounts[{index}].options[1]" in refusal(cli, bundle)
 

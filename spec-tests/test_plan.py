@@ -186,6 +186,34 @@ def test_root_is_last(config: dict[str, Any]) -> None:
     assert "pivot_root" not in names(compile_(config, no_pivot=True))
 
 
+def test_sources_without_privilege(config: dict[str, Any]) -> None:
+    """Sources are taken where the caller may: as a user only inside its user namespace; as root of one in a mount
+    namespace that is its own, before the container's user namespace."""
+    user_namespace(config, 1000, 10)
+    found = names(compile_(config, Host(V2, 1000, False, egid=1000)))
+    assert found.index("unshare", found.index("unshare") + 1) < found.index("open_tree")
+    assert found[found.index("ready") - 1] == "dumpable"
+    compiled = compile_(config, host(in_userns=True))
+    found = names(compiled)
+    assert found[:2] == ["unshare", "open_tree"]
+    assert find(compiled, "unshare")[:2] == [(flags.NAMESPACES["mount"],), (flags.NAMESPACES["user"],)]
+    assert "dumpable" not in found
+
+
+@pytest.mark.parametrize(
+    ("maps", "ids"),
+    [([(0, 1000, 1)], (0, 0, 0)), ([(5, 1000, 1)], (0, 5, 5)), ([(5, 100000, 9)], (1, 5, 5)), ([(0, 1, 9)], (1, 0, 0))],
+)
+def test_who_it_is_inside(config: dict[str, Any], maps: list[tuple[int, int, int]], ids: tuple[int, ...]) -> None:
+    """Root of the user namespace, or who is mapped; setgroups is denied to who maps nothing but the own gid."""
+    user_namespace(config)
+    keys = ("containerID", "hostID", "size")
+    config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [dict(zip(keys, m, strict=True)) for m in maps]
+    config["mounts"] = []
+    config["process"]["user"] = {"uid": 5, "gid": 5} if maps[0][0] else {"uid": 0, "gid": 0}
+    assert find(compile_(config, Host(V2, 1000, False, egid=1000)), "root_ids") == [ids]
+
+
 def test_exec_plan(config: dict[str, Any]) -> None:
     """exec: joins by pidfd, undumpable, and shares the rest with create."""
     kinds = flags.NAMESPACES["pid"] | flags.NAMESPACES["mount"]
@@ -381,8 +409,12 @@ def test_more_refusals(config: dict[str, Any]) -> None:
     }  # fmt: skip
     assert refused(notify).config_path.startswith("$.linux.seccomp")
     groups = user_namespace(copy.deepcopy(config), 1000, 1)
+    groups["mounts"] = []
     groups["process"]["user"]["additionalGids"] = [1]
-    assert refused(groups, host(euid=1000)).config_path == "$.process.user.additionalGids"
+    assert refused(groups, host(euid=1000)).config_path == "$.process.user.additionalGids[0]"
+    groups["process"]["user"]["additionalGids"] = [0]
+    assert refused(groups, Host(V2, 1000, False, egid=1000)).config_path == "$.process.user.additionalGids"
+    assert plan.compile(groups, Host(V2, 1000, False, egid=1), plan.Options("/bundle", "c"))  # newgidmap lets it be
 
 
 def test_limits(config: dict[str, Any]) -> None:

@@ -86,10 +86,6 @@ int op_mount_attr(struct ctx *c, struct rd *r) {
     int *u = userns == ~0u ? NULL : slot(c, userns);
     if (r->bad || !s || (userns != ~0u && !u)) return failf(c, NULL, -EPROTO, "bad slot");
     int n = sys_mount_setattr(*s, flags, set, clear, propagation, u ? *u : -1);
-    /* In a user namespace the flags that a mount came with are locked. "rw" or "suid" then can't be had; they
-     * are what a mount is without options, so they are dropped, as when they were not given. */
-    if (n < 0 && errno == EPERM && clear && !u)
-        n = sys_mount_setattr(*s, flags, set, clear & set, propagation, -1);
     if (n < 0 && errno == ENOSYS && !flags && !propagation && !u) {
         late_set[index] = set;
         n = 0;

@@ -158,13 +158,16 @@ int op_keyring(struct ctx *c, struct rd *r) {
     return 0;
 }
 
-/* Become root of the user namespace just made or joined. */
+/* root_ids(whether setgroups may be called, uid, gid): become root of the user namespace just made or joined, or,
+ * where root isn't mapped, who is. All capabilities are there, and a change from an unmapped uid keeps them. */
 int op_root_ids(struct ctx *c, struct rd *r) {
-    uint32_t groups = rd_u32(r); /* whether setgroups may be called: not with "deny" */
-    if (setresgid(0, 0, 0) < 0) return fail(c, "setresgid");
+    uint32_t groups = rd_u32(r); /* not with "deny" */
+    uid_t uid = rd_u32(r);
+    gid_t gid = rd_u32(r);
+    if (setresgid(gid, gid, gid) < 0) return fail(c, "setresgid");
     int e = groups ? set_groups(c, 0, NULL) : 0;
     if (e < 0) return e;
-    if (setresuid(0, 0, 0) < 0) return fail(c, "setresuid");
+    if (setresuid(uid, uid, uid) < 0) return fail(c, "setresuid");
     return 0;
 }
 

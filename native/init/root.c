@@ -111,8 +111,9 @@ int op_move_root(struct ctx *c, struct rd *r) {
     (void)r;
     static const char *full[] = {"/proc", "/sys"};
     for (int i = 0; i < 2; i++)
-        if (umount2(full[i], MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT) {
-            if (errno != EPERM) return fail(c, "umount2");
+        if (umount2(full[i], MNT_DETACH) < 0 && errno != ENOENT) {
+            /* locked in a user namespace, or no mount at all: covered then */
+            if (errno != EPERM && errno != EINVAL) return fail(c, "umount2");
             if (mount("tmpfs", full[i], "tmpfs", 0, NULL) < 0) return fail(c, "mount");
         }
     if (fchdir(c->root) < 0) return fail(c, "fchdir");

@@ -31,7 +31,8 @@ def select(
             absent: the id) means below this process's own cgroup, on v2 beside it, as runc has it.
         container_id: a checked id.
         facts: the cgroup layout, this host's unless given.
-        rootless: lacking permission to make a cgroup that ``cgroups_path`` doesn't ask for is fine.
+        rootless: lacking permission to make a cgroup that ``cgroups_path`` doesn't ask for is fine
+            (:func:`ocipy.cgroups.rootless.settle` tells beforehand).
 
     Raises:
         CgroupError: a path with ``..`` components, or one that is the root itself.

@@ -45,6 +45,13 @@ class Cgroup:
         """
         return {"driver": self.driver, "paths": self.paths, "optional": self.optional}
 
+    def _need(self, what: str, controller: str = "") -> None:
+        """Refuse what takes a cgroup (v1: of a controller), where a rootless container has none. Raises Unsupported."""
+        if self.optional and not (self.paths.get(controller) if controller else self.paths):
+            from ocipy.cgroups.explain import no_cgroup
+
+            raise no_cgroup(what)
+
     def exists(self) -> bool:
         """Whether any of the directories exists (with processes in it or not)."""
         raise NotImplementedError

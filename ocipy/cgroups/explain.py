@@ -5,7 +5,9 @@ from __future__ import annotations
 from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTSUP, EPERM, EROFS
 
 from ocipy import _os as os
+from ocipy import host
 from ocipy.cgroups import _fs
+from ocipy.cgroups.placement import own_directory
 from ocipy.errors import CgroupError, ConfigError, Error, Unsupported
 
 DELEGATION = "without root, the cgroup has to be delegated, as by systemd-run --user --scope -p Delegate=yes"
@@ -15,7 +17,7 @@ def privileged() -> bool:
     """Whether this is root outside of a user namespace; only that may touch device rules."""
     if os.geteuid():
         return False
-    return os.read_text("/proc/self/uid_map").split() == ["0", "0", "4294967295"]
+    return not host.in_userns()
 
 
 def no_controller(controller: str, config_path: str, known: bool) -> Error:
@@ -27,11 +29,30 @@ def no_controller(controller: str, config_path: str, known: bool) -> Error:
     if known:  # the words are runc's: engines show them
         return CgroupError(
             f"cannot set {controller} limit: container could not join or create cgroup",
-            config_path=config_path, hint=DELEGATION,
+            config_path=config_path, hint=_no_place(controller),
         )
     return Unsupported(
         f"the {controller} cgroup controller is not mounted", phase="cgroup", config_path=config_path,
         hint="/proc/cgroups says what the kernel has",
+    )
+
+
+def _no_place(controller: str) -> str:
+    """Why a container has no cgroup of its own: where it would have to be made, and can't."""
+    facts = host.cgroups()
+    for hierarchy in facts.hierarchies:
+        if controller in hierarchy.controllers or facts.mode == "v2":
+            try:
+                return f"uid {os.geteuid()} may not write to {own_directory(hierarchy)}; {DELEGATION}"
+            except CgroupError as error:
+                return str(error)
+    return DELEGATION
+
+
+def no_cgroup(what: str) -> Error:
+    """The error for what takes a cgroup of the container's own, if it has none."""
+    return Unsupported(
+        f"the container has no cgroup of its own to {what}", code="no-cgroup", phase="cgroup", hint=DELEGATION
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ocipy import _os as os
 from ocipy.errors import CgroupError
 
 TYPE_CHECKING = False
@@ -16,10 +15,10 @@ def own_directory(hierarchy: Hierarchy) -> str:
     Raises:
         CgroupError: it is outside of the part of the hierarchy that is mounted.
     """
-    own, root = os.clean(hierarchy.own).rstrip("/"), hierarchy.root.rstrip("/")
-    if root and own != root and not own.startswith(root + "/"):
+    directory = hierarchy.directory()
+    if not directory:
         raise CgroupError(
-            f"this process's cgroup {own or '/'} is not in {root}, mounted on {hierarchy.mountpoint}",
+            f"this process's cgroup {hierarchy.own} is not in {hierarchy.root}, mounted on {hierarchy.mountpoint}",
             config_path="$.linux.cgroupsPath", hint="give an absolute cgroupsPath",
         )
-    return hierarchy.mountpoint + own[len(root) :]
+    return directory

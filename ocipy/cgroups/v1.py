@@ -44,7 +44,12 @@ class LegacyCgroup(Cgroup):
             if not path.startswith("/"):
                 from ocipy.cgroups.placement import own_directory
 
-                base = own_directory(hierarchy)
+                try:
+                    base = own_directory(hierarchy)
+                except CgroupError:
+                    if optional:
+                        continue
+                    raise
             directory = base + below
             for controller in hierarchy.controllers or ("",):
                 if not controller.startswith("name=") or controller == "name=systemd":
@@ -107,11 +112,7 @@ class LegacyCgroup(Cgroup):
 
     def add(self, pid: int) -> None:
         for directory in self._directories():
-            try:
-                _fs.join(directory, pid)
-            except CgroupError as error:
-                if not self.optional or error.errno not in (ENOENT, *NOT_ALLOWED):
-                    raise
+            _fs.join(directory, pid)
 
     def clone_fd(self) -> int:
         return -1
@@ -145,6 +146,7 @@ class LegacyCgroup(Cgroup):
     def freeze(self, frozen: bool) -> None:
         directory = self.paths.get("freezer", "")
         if not directory:
+            self._need("freeze", "freezer")
             raise Unsupported("the freezer cgroup controller is not mounted", phase="cgroup")
         if not frozen:
             self._set_frozen(directory, "THAWED")
@@ -224,6 +226,7 @@ class LegacyCgroup(Cgroup):
             _fs.put(freezer, "freezer.state", "THAWED")  # a frozen process of v1 dies once it is thawed
 
     def stats(self) -> dict[str, Any]:
+        self._need("measure")
         from ocipy.cgroups.stats import legacy
 
         return legacy(self.paths)
@@ -234,6 +237,7 @@ class LegacyCgroup(Cgroup):
         return _fs.field(self.paths["memory"], "memory.oom_control", "oom_kill")
 
     def oom_watch(self) -> OomWatch:
+        self._need("watch", "memory")
         from ocipy.cgroups.oom import watch_legacy
 
         return watch_legacy(self.paths.get("memory", ""))

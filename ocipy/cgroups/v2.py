@@ -10,7 +10,7 @@ from time import monotonic
 from ocipy import _os as os
 from ocipy.cgroups import _fs
 from ocipy.cgroups.base import WHERE, Cgroup
-from ocipy.errors import CgroupError, Unsupported
+from ocipy.errors import CgroupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,12 @@ class UnifiedCgroup(Cgroup):
             # processes can't enable controllers for those below.
             from ocipy.cgroups.placement import own_directory
 
-            own = own_directory(hierarchy)
+            try:
+                own = own_directory(hierarchy)
+            except CgroupError:
+                if optional:
+                    return cls({}, optional, top)
+                raise
             base = own if own == top else os.dirname(own)
         return cls({"": os.clean(f"{base}/{path}")}, optional, top)
 
@@ -92,7 +97,7 @@ class UnifiedCgroup(Cgroup):
             kind = os.read_text(f"{directory}/cgroup.type").strip()
         except OSError as error:
             if self.optional and error.errno in NOT_ALLOWED:
-                self.paths = {}
+                self.paths.clear()  # not replaced: the record that is written in the end has this dictionary
                 return
             from ocipy.cgroups.explain import make_refused
 
@@ -142,13 +147,8 @@ class UnifiedCgroup(Cgroup):
         apply(self.directory, resources, update, where)
 
     def add(self, pid: int) -> None:
-        if not self.directory:
-            return
-        try:
+        if self.directory:
             _fs.join(self.directory, pid)
-        except CgroupError as error:
-            if not self.optional or error.errno not in (ENOENT, *NOT_ALLOWED):
-                raise
 
     def clone_fd(self) -> int:
         return _fs.open_path(self.directory) if self.directory else -1
@@ -170,8 +170,7 @@ class UnifiedCgroup(Cgroup):
 
     def freeze(self, frozen: bool) -> None:
         directory = self.directory
-        if not directory:
-            raise Unsupported("the container has no cgroup of its own to freeze", phase="cgroup")
+        self._need("freeze")
         try:
             # Opened before the write: poll(2) reports what has changed since the last read.
             events = open(f"{directory}/cgroup.events", O_RDONLY | O_CLOEXEC)
@@ -232,6 +231,7 @@ class UnifiedCgroup(Cgroup):
                 _fs.put(self.directory, "cgroup.freeze", "0")
 
     def stats(self) -> dict[str, Any]:
+        self._need("measure")
         from ocipy.cgroups.stats import unified
 
         return unified(self.directory)
@@ -240,6 +240,7 @@ class UnifiedCgroup(Cgroup):
         return _fs.field(self.directory, "memory.events", "oom_kill") if self.directory else 0
 
     def oom_watch(self) -> OomWatch:
+        self._need("watch")
         from ocipy.cgroups.oom import watch_unified
 
         return watch_unified(self.directory)

@@ -40,5 +40,6 @@ def options(context: Context) -> CreateOptions:
         notify=bool(os.getenv("NOTIFY_SOCKET")),
         no_pivot=args.no_pivot,
         no_new_keyring=args.no_new_keyring,
+        rootless=context.rootless,
         warn=context.warn,
     )

@@ -20,7 +20,7 @@ COMMAND = Command(
 def run(context: Context) -> int:
     args = context.args
     bundle = Bundle(args.rest[0] if args.rest else ".")
-    _, cgroup, plan = prepare(args.id or "explain", bundle.path, {})
+    _, cgroup, plan = prepare(args.id or "explain", bundle.path, {}, rootless=context.rootless)
     lines = [("cgroup", f"make {path}", "$.linux.cgroupsPath") for path in cgroup.paths.values()]
     lines += plan.lines()
     width = max(len(name) for name, _, _ in lines)

@@ -10,7 +10,7 @@ import sys
 from _signal import SIG_DFL, SIGCHLD, signal
 
 from ocipy import _os as os
-from ocipy.cli.parser import Args, Command, Flag, describe, parse
+from ocipy.cli.parser import Args, Command, Flag, describe, parse, tristate
 from ocipy.errors import Error, UsageError
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ GLOBAL = Command(
         Flag("log-level", "least level to log: debug, info (default), warning or error", "LEVEL",
              choices=("debug", "info", "warning", "error")),
         Flag("debug", "log more (--log-level debug), and show tracebacks"),
+        Flag("rootless", "do without a cgroup that can't be made: true, false, auto (default)", "BOOL", kind=tristate),
         Flag("systemd-cgroup", "let systemd make the cgroups"),
         Flag("help h", "show this text, or a command's"),
         Flag("version v", "show the versions"),
@@ -46,12 +47,13 @@ EXEC_FAILED, NO_SUCH_COMMAND = 255, 3
 class Context:
     """What every command is given: its own arguments and the global ones."""
 
-    __slots__ = ("args", "globals", "root")
+    __slots__ = ("args", "globals", "root", "rootless")
 
     def __init__(self, args: Args, options: Args) -> None:
         self.args = args
         self.globals = options
         self.root: str = options.root or ""
+        self.rootless: bool | None = options.rootless
 
     def warn(self, text: str) -> None:
         """Log a warning."""

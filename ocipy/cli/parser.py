@@ -60,6 +60,17 @@ class Flag:
             raise UsageError(f"--{self.names[0]}: {text!r} is not a valid {self.value}") from None
 
 
+def tristate(text: str) -> bool | None:
+    """A truth value in the words that runc takes (Go's ParseBool); None for ``auto``. Raises ValueError."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    if text not in ("", "auto"):
+        raise ValueError
+    return None
+
+
 class Command:
     """One command.
 

@@ -8,6 +8,7 @@ from ocipy import _json as json
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
+from ocipy.container.members import members
 from ocipy.container.record import Record
 from ocipy.errors import Error
 from ocipy.state import Store
@@ -25,10 +26,9 @@ def run(context: Context) -> int:
     rest = context.args.rest
     with Store(context.root).open(rest[0]) as entry:
         record = Record.load(entry)
-        cgroup = record.cgroup()
-        if cgroup is None or not record.alive():
+        if not record.alive():
             raise stop.not_running(record)
-        pids = cgroup.pids()
+        pids = members(record)
     if context.args.format == "json":
         sys.stdout.write(json.dumps(pids) + "\n")
         return 0

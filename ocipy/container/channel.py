@@ -14,7 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ocipy.plan.ops import Op
 
 SYNC, FORKED, READY, ERROR, ACK, START, PART, LISTENER = 1, 2, 3, 4, 5, 6, 7, 8
 _HEADER = "=IIiI"
@@ -253,23 +252,13 @@ def failure(plan: Plan, message: Message) -> LaunchError:
         return LaunchError(
             words, errno=message.value, explained=True, config_path=op.path, code=code or _code(op.name)
         )
+    from ocipy.container.hints import hint
+
     return LaunchError(
         f"can't {op.describe()}{f': {text}' if text else ''}", syscall=syscall, errno=message.value,
-        config_path=op.path, code=_code(op.name), hint=_hint(op, message.value),
+        config_path=op.path, code=_code(op.name), hint=hint(op, message.value),
     )  # fmt: skip
 
 
 def _code(name: str) -> str:
     return {"hook": "hook-failed", "open_tree": "mount-source", "open_ns": "namespace-path"}.get(name, "launch")
-
-
-def _hint(op: Op, errno: int) -> str:
-    if errno == 1 and op.name == "rlimit":
-        return "raising a hard limit takes CAP_SYS_RESOURCE"
-    if errno == 13 and op.path == "$.process.oomScoreAdj":
-        return "lowering oom_score_adj takes CAP_SYS_RESOURCE"
-    if errno == 2 and op.path == "$.process.apparmorProfile":
-        return "no profile of that name is loaded"
-    if errno == 22 and op.path in ("$.process.selinuxLabel", "$.linux.mountLabel"):
-        return "the loaded policy does not have this context"
-    return ""

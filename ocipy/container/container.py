@@ -253,10 +253,12 @@ class Container:
             return record.state(record.status())
 
     def pids(self) -> list[int]:
-        """The processes in the container's cgroup."""
+        """The container's processes; none if it is stopped. Raises StateError: without a cgroup and a pid namespace
+        they can't be told from others."""
+        from ocipy.container.members import members
+
         with self._store.open(self.id) as entry:
-            cgroup = Record.load(entry).cgroup()
-            return cgroup.pids() if cgroup is not None else []
+            return members(Record.load(entry))
 
     def pause(self) -> None:
         """Freeze every process. Raises StateError: it is not running."""

@@ -8,12 +8,12 @@ from ocipy import cgroups, host, plan
 from ocipy._native import lib
 from ocipy.container import hooks
 from ocipy.container.channel import ACK, Launched, check
-from ocipy.container.idmap import write_maps
+from ocipy.container.idmap import check_programs, write_maps
 from ocipy.container.join import Join
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
 from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
-from ocipy.spec.load import load
+from ocipy.spec.load import load, verify
 from ocipy.spec.names import CAPABILITIES
 from ocipy.state import CONFIG, SOCKET, Store, check_id
 
@@ -41,12 +41,14 @@ class CreateOptions:
         no_new_keyring: keep the caller's session keyring.
         fault: index of a plan operation that must fail (fault injection), or -1.
         timings: measure each operation.
+        rootless: whether the container may do without a cgroup for lack of permission, if its config names none and
+            sets no limit; None: unless the caller is the host's root.
         warn: gets what is ignored in the config, one line each (runtime.md#warnings).
     """
 
     __slots__ = (
         "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify", "pid_file",
-        "pidfd_socket", "preserve_fds", "stdio", "timings", "warn",
+        "pidfd_socket", "preserve_fds", "rootless", "stdio", "timings", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class CreateOptions:
         no_new_keyring: bool = False,
         fault: int = -1,
         timings: bool = False,
+        rootless: bool | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.console_fd = console_fd
@@ -78,27 +81,48 @@ class CreateOptions:
         self.no_new_keyring = no_new_keyring
         self.fault = fault
         self.timings = timings
+        self.rootless = rootless
         self.warn = warn
 
 
-def prepare(container_id: str, bundle: str, more: dict[str, Any]) -> tuple[dict[str, Any], Cgroup, plan.Plan]:
+def prepare(
+    container_id: str,
+    bundle: str,
+    more: dict[str, Any],
+    *,
+    spec: dict[str, Any] | None = None,
+    rootless: bool | None = None,
+) -> tuple[dict[str, Any], Cgroup, plan.Plan]:
     """Everything that can be decided before anything is made: config, cgroup paths and plan.
 
     Args:
         more: members of :class:`ocipy.plan.Options` that the caller has chosen.
+        spec: the config, in place of the bundle's config.json.
+        rootless: see :class:`CreateOptions`.
 
     Raises:
         ConfigError, Unsupported, StateError (a malformed id).
     """
     check_id(container_id)
-    spec = load(bundle)
+    if spec is None:
+        spec = load(bundle)
+    else:
+        verify(spec)
     _check_root(os.clean(os.join(bundle, spec["root"]["path"])))
     facts = host.facts()
-    cgroup = cgroups.select((spec.get("linux") or {}).get("cgroupsPath"), container_id, facts.cgroups)
+    linux = spec.get("linux") or {}
+    rootless = facts.rootless if rootless is None else rootless
+    cgroup = cgroups.select(linux.get("cgroupsPath"), container_id, facts.cgroups, rootless=rootless)
+    if cgroup.optional:
+        from ocipy.cgroups.rootless import settle
+
+        settle(cgroup, facts.cgroups)
     compiled = plan.compile(
         spec, facts,
         plan.Options(bundle, container_id, cgroup.paths, **more),
     )
+    if facts.euid:
+        check_programs(linux)
     return spec, cgroup, compiled
 
 
@@ -132,7 +156,9 @@ def _warn(spec: dict[str, Any], warn: Callable[[str], None]) -> None:
             warn(notice.text)
 
 
-def create(store: Store, container_id: str, bundle: str, options: CreateOptions) -> tuple[Record, Launched]:
+def create(
+    store: Store, container_id: str, bundle: str, options: CreateOptions, spec: dict[str, Any] | None = None
+) -> tuple[Record, Launched]:
     """Create a container.
 
     Args:
@@ -140,6 +166,7 @@ def create(store: Store, container_id: str, bundle: str, options: CreateOptions)
         container_id: letters of ``[A-Za-z0-9_+.-]``.
         bundle: absolute path of the bundle directory.
         options: see :class:`CreateOptions`.
+        spec: the config, in place of the bundle's config.json.
 
     Returns:
         The record, locked, and the launched process. Close the record's entry to release the lock.
@@ -155,7 +182,7 @@ def create(store: Store, container_id: str, bundle: str, options: CreateOptions)
 
         more["env"] = [*more.get("env", ()), ENV]
         more["notify_dir"] = f"{store.root}/{container_id}/{DIRECTORY}"
-    spec, cgroup, compiled = prepare(container_id, bundle, more)
+    spec, cgroup, compiled = prepare(container_id, bundle, more, spec=spec, rootless=options.rootless)
     if options.warn is not None:
         _warn(spec, options.warn)
     if "console" in compiled.given and options.console_fd < 0:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ocipy import _os as os
-from ocipy.errors import LaunchError
+from ocipy.errors import LaunchError, Unsupported
+from ocipy.plan.namespaces import own_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,26 +17,34 @@ def write_maps(pid: int, linux: dict[str, Any]) -> None:
     """Map the ids of a process's new user namespace: directly where the caller may, else by newuidmap(1).
 
     Raises:
-        LaunchError: the kernel or the helper program refused, or there is no helper program.
+        LaunchError: the kernel or the helper program refused.
     """
     uids, gids = linux.get("uidMappings") or [], linux.get("gidMappings") or []
     privileged = os.geteuid() == 0
-    if privileged or _single(uids, os.geteuid()):
+    if privileged or own_id(uids, os.geteuid()):
         _write(pid, "uid_map", uids)
     else:
-        _program("newuidmap", pid, uids, "$.linux.uidMappings")
+        _program("newuidmap", pid, uids)
     if privileged:
         _write(pid, "gid_map", gids)
-    elif _single(gids, os.getegid()):
+    elif own_id(gids, os.getegid()):
         # without privilege the kernel wants setgroups(2) given up before it takes a gid map
         os.write_text(f"/proc/{pid}/setgroups", "deny")
         _write(pid, "gid_map", gids)
     else:
-        _program("newgidmap", pid, gids, "$.linux.gidMappings")
+        _program("newgidmap", pid, gids)
 
 
-def _single(maps: list[dict[str, int]], own: int) -> bool:
-    return len(maps) == 1 and maps[0]["size"] == 1 and maps[0]["hostID"] == own
+def check_programs(linux: dict[str, Any]) -> None:
+    """Refuse, before anything is made, maps for which a program is missing. Raises Unsupported."""
+    for kind, own in ("uid", os.geteuid()), ("gid", os.getegid()):
+        maps = linux.get(f"{kind}Mappings") or []
+        if maps and not own_id(maps, own) and not _find(f"new{kind}map"):
+            raise Unsupported(
+                f"new{kind}map is not installed, and mapping more than one's own {kind} takes it", code="id-map",
+                config_path=f"$.linux.{kind}Mappings",
+                hint=f"install the package uidmap, or map nothing but {kind} {own}, with size 1",
+            )  # fmt: skip
 
 
 def _write(pid: int, name: str, maps: list[dict[str, int]]) -> None:
@@ -43,28 +52,49 @@ def _write(pid: int, name: str, maps: list[dict[str, int]]) -> None:
     try:
         os.write_text(f"/proc/{pid}/{name}", text)
     except OSError as error:
+        known = os.read_text(f"/proc/self/{name}").split()
+        ranges = zip(known[::3], known[2::3], strict=True)
+        words = ", ".join(f"{first}-{int(first) + int(size) - 1}" for first, size in ranges)
         raise LaunchError(
             f"can't map {text.strip()!r}", config_path=f"$.linux.{name[:3]}Mappings",
             syscall=f"write /proc/PID/{name}", errno=error.errno or 0, code="id-map",
-            hint="an id of the host that is not mapped for the caller?",
+            hint=f"the caller itself has {words}",
         ) from None  # fmt: skip
 
 
-def _program(name: str, pid: int, maps: list[dict[str, int]], where: str) -> None:
-    path = next((f"{d}/{name}" for d in _SEARCH if os.exists(f"{d}/{name}")), "")
-    if not path:
-        raise LaunchError(
-            f"{name} is not installed, and mapping more than one's own id takes it", config_path=where,
-            code="id-map", hint="install the package uidmap",
-        )  # fmt: skip
-    args = [name, str(pid)]
+def _find(name: str) -> str:
+    return next((f"{d}/{name}" for d in _SEARCH if os.exists(f"{d}/{name}")), "")
+
+
+def _program(name: str, pid: int, maps: list[dict[str, int]]) -> None:
+    args = [_find(name), str(pid)]
     for m in maps:
         args += [str(m["containerID"]), str(m["hostID"]), str(m["size"])]
     import subprocess  # not on root's path
 
-    done = subprocess.run([path, *args[1:]], capture_output=True, text=True, check=False)
+    done = subprocess.run(args, capture_output=True, text=True, check=False)
     if done.returncode:
+        kind = name[3:6]
         words = done.stderr.strip() or f"exit status {done.returncode}"
         raise LaunchError(
-            f"{name}: {words}", config_path=where, code="id-map", hint="see /etc/subuid and /etc/subgid"
-        )
+            " | ".join(words.removeprefix(f"{name}: ").split("\n")), config_path=f"$.linux.{kind}Mappings",
+            code="id-map", syscall=name, hint=_allowed(kind),
+        )  # fmt: skip
+
+
+def _allowed(kind: str) -> str:
+    """What /etc/subuid or /etc/subgid allows the caller: lines of ``user name or uid:first id:count``."""
+    file, uid = f"/etc/sub{kind}", os.geteuid()
+    try:
+        import pwd
+
+        names = {str(uid), pwd.getpwuid(uid).pw_name}
+    except KeyError:
+        return f"uid {uid} has no name in the user database, which new{kind}map wants"
+    try:
+        lines = [line.split(":") for line in os.read_text(file).splitlines()]
+    except OSError as error:
+        return f"{file}: {os.strerror(error.errno or 0).lower()}"
+    own = [(int(row[1]), int(row[2])) for row in lines if len(row) == 3 and row[0] in names]
+    words = ", ".join(f"{first}-{first + count - 1}" for first, count in own)
+    return f"{file} allows {words or 'no ids'} to {' or '.join(sorted(names))}, besides one's own {kind}"

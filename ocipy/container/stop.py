@@ -23,14 +23,33 @@ def kill(record: Record, signal: int, *, everyone: bool = False) -> None:
         StateError: the container is neither created nor running.
     """
     if everyone:
-        cgroup = record.cgroup()
-        if cgroup is None or not cgroup.pids():
-            raise not_running(record)
-        cgroup.kill(signal)
+        _signal_all(record, signal)
         return
     _signal_init(record, signal)
     if signal == SIGKILL and (cgroup := record.cgroup()) is not None and cgroup.frozen():
         cgroup.freeze(False)  # a frozen process of v1 dies only when it is thawed
+
+
+def _signal_all(record: Record, signal: int) -> None:
+    cgroup = record.cgroup()
+    if cgroup is not None and cgroup.paths:
+        if not cgroup.pids():
+            raise not_running(record)
+        cgroup.kill(signal)
+        return
+    if not record.alive():
+        raise not_running(record)
+    from ocipy.container.members import members
+
+    pids = members(record)
+    if signal == SIGKILL:  # with the init of a pid namespace dies all that is in it, also what is forking
+        _signal_init(record, signal)
+        return
+    for pid in pids:
+        try:
+            os.kill(pid, signal)
+        except ProcessLookupError:
+            continue
 
 
 def _signal_init(record: Record, signal: int) -> None:

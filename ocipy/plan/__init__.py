@@ -56,11 +56,18 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     process.labels(b)
     rootfs.change(b)
     process.attributes(b)
+    if host.euid and not b.joined:
+        # For an exec before the start: the kernel lets the owner of the user namespace into a process that can be
+        # dumped, which the change of uid has ended. Nobody is inside yet from whom it would have to be kept.
+        b.add(ops.dumpable("", 1))
     b.add(ops.ready("", 0))
     b.add(ops.wait_start("", b.give("listen")))
     _hooks(b, "startContainer")
     process.seccomp(b)
     process.run(b)
+    if b.early and host.in_userns and namespaces.MOUNT not in b.joined:
+        # the caller's mount namespace may be the host's: none whose mounts it may take
+        b.early.insert(0, ops.unshare("", namespaces.MOUNT))
     b.ops[entry:entry] = b.early
     return b.plan(clone_flags)
 
@@ -94,7 +101,7 @@ def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int)
     b.add(ops.dumpable("", 0))
     b.add(ops.setns_pidfd("", b.give("pidfd"), kinds))
     if user:
-        b.add(ops.root_ids("", namespaces.may_set_groups(b)))
+        namespaces.own_ids(b)
     b.forks = bool(kinds & (namespaces.PID | namespaces.TIME))
     if b.forks:
         b.add(ops.fork(""))

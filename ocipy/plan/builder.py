@@ -5,7 +5,7 @@ from __future__ import annotations
 from _struct import pack
 
 from ocipy.errors import Unsupported
-from ocipy.plan import flags
+from ocipy.plan import flags, ops
 from ocipy.plan.ops import Op
 
 TYPE_CHECKING = False
@@ -172,3 +172,20 @@ class Builder:
     def userns(self) -> bool:
         """Whether the container has a user namespace of its own."""
         return self.has("user")
+
+    @property
+    def takes_early(self) -> bool:
+        """Whether sources on the host are taken before the container's user namespace is entered: as root, who may
+        traverse what the container's root may not. A user without privilege has that only inside."""
+        return self.userns and self.host.euid == 0
+
+    def take(self, where: str, source: str, how: int) -> int:
+        """Emit taking a copy of what is mounted at a path of the host. Returns its slot."""
+        slot = self.slot() if self.takes_early else SCRATCH
+        (self.early if self.takes_early else self.ops).append(ops.open_tree(where, slot, source, how))
+        return slot
+
+    def maps(self, kind: str, number: int) -> bool:
+        """Whether an id means something in the container, as far as the config tells; kind is uid or gid."""
+        maps = self.linux.get(f"{kind}Mappings") or ()
+        return not maps or any(m["containerID"] <= number < m["containerID"] + m["size"] for m in maps)

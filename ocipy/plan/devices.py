@@ -58,9 +58,7 @@ def _node(
 ) -> None:
     if (b.userns or b.host.in_userns) and not mode & S_IFIFO:
         # mknod is refused in a user namespace, whatever its capabilities: the host's node is bound instead
-        slot = b.slot()
-        b.early.append(ops.open_tree(where, slot, path, 0))
-        b.add(ops.attach(where, slot, path, 0))
+        b.add(ops.attach(where, b.take(where, path, 0), path, 0))
     else:
         b.add(ops.mknod(where, path, mode, major, minor, uid, gid))
 

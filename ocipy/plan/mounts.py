@@ -27,6 +27,9 @@ PROC_ALLOWED = frozenset(
 #: where the container finds the socket for sd_notify(3)
 NOTIFY_DIR = "/run/notify"
 
+#: file systems that show a namespace, and may be mounted by who owns that
+SHOWN = {"proc": "a pid", "sysfs": "a network", "mqueue": "an ipc"}
+
 #: words that only choose what kind of operation a mount is
 BIND_WORDS = {"bind": 0, "rbind": flags.AT_RECURSIVE}
 #: file systems that linux.mountLabel is not for, as with runc: the kernel labels them itself, and the root of a message
@@ -135,7 +138,7 @@ def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
     elif not kind:
         raise ConfigError("a mount needs a type, or the option bind or rbind", config_path=f"{where}.type")
     else:
-        _filesystem(b, kind, mount.get("source") or "", wanted, target, attach, where)
+        _filesystem(b, kind, mount, wanted, target, attach, where)
         if kind == "mqueue" and b.linux.get("mountLabel"):
             b.add(ops.file_label("$.linux.mountLabel", target, b.linux["mountLabel"]))
 
@@ -200,25 +203,41 @@ def _bind(
     recursive = flags.AT_RECURSIVE if wanted.recursive or (mount.get("type") == "bind" and "rbind" in (
         mount.get("options") or ()
     )) else 0
-    slot = b.slot() if b.userns else SCRATCH
-    take = ops.open_tree(f"{where}.source", slot, source, recursive)
-    if b.userns:
-        # Taken as the host's root, who may traverse what the container's root may not. The copy is still a
-        # peer of the host's mount, whose propagation ends with the change below.
-        b.early.append(take)
+    slot = b.take(f"{where}.source", source, recursive)
+    if b.takes_early:  # before propagation from the host ended for our own copy of its mounts
         b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1, ops.NO_UID))
-    else:
-        b.add(take)
     if wanted.set or wanted.clear:
         b.add(ops.mount_attr(where, slot, wanted.set, wanted.clear, 0, 0, ops.NO_UID))
     _finish(b, slot, wanted, target, attach, where)
 
 
+def _refuse_in_userns(b: Builder, kind: str, mount: dict[str, Any], where: str) -> None:
+    """Refuse what the kernel would, without a word, in the container's user namespace: a file system that shows a
+    namespace which that one does not own, and owners that are not mapped there."""
+    need = SHOWN.get(kind, "")
+    if need and not b.has(need.split()[1]):
+        raise ConfigError(
+            f"in a user namespace {kind} can be mounted only with {need} namespace of the container's own",
+            config_path=f"{where}.type",
+            hint=f"bind the host's {mount['destination']} instead, with the options rbind and ro",
+        )
+    for index, option in enumerate(mount.get("options") or ()):
+        name, _, number = option.partition("=")
+        if name in ("uid", "gid") and number.isascii() and number.isdigit() and not b.maps(name, int(number)):
+            raise ConfigError(
+                f"{name} {number} isn't mapped in the container's user namespace: it can't own a mount",
+                config_path=f"{where}.options[{index}]", hint=f"leave {option} out, or map it: $.linux.{name}Mappings",
+            )  # fmt: skip
+
+
 def _filesystem(
-    b: Builder, kind: str, source: str, wanted: Wanted, target: str, attach: int, where: str
+    b: Builder, kind: str, mount: dict[str, Any], wanted: Wanted, target: str, attach: int, where: str
 ) -> None:
+    source = mount.get("source") or ""
     attributes, data = wanted.set, wanted.words + wanted.data
     label = b.linux.get("mountLabel") or "" if kind not in UNLABELLED else ""
+    if b.userns:
+        _refuse_in_userns(b, kind, mount, where)
     if attributes & flags.RDONLY:
         if kind == "tmpfs":
             # later mounts may need their mount points made in it, and tmpcopyup fills it
@@ -263,12 +282,11 @@ def _cgroup_v2(b: Builder, wanted: Wanted, target: str, attach: int, where: str)
         unified = next((h for h in b.host.cgroups.hierarchies if h.unified), None)
         if unified is None:
             raise Unsupported("this host has no cgroup2 mounted", config_path=f"{where}.type")
-        slot = b.slot()
-        b.early.append(ops.open_tree(where, slot, unified.mountpoint, flags.AT_RECURSIVE))
+        slot = b.take(where, unified.mountpoint, flags.AT_RECURSIVE)
         b.add(ops.mount_attr(where, slot, wanted.set, 0, flags.MS_SLAVE, 1, ops.NO_UID))
         _finish(b, slot, wanted, target, attach, where)
         return
-    _filesystem(b, "cgroup2", "cgroup", wanted, target, attach, where)
+    _filesystem(b, "cgroup2", {"source": "cgroup"}, wanted, target, attach, where)
 
 
 def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
@@ -290,7 +308,8 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
             ]
             b.add(ops.new_fs(where, slot, "cgroup", "cgroup", options, wanted.set))
         else:
-            path = b.options.cgroup_paths.get(hierarchy.controllers[0], hierarchy.mountpoint)
+            # without a cgroup of its own (rootless) the container stays in the caller's
+            path = b.options.cgroup_paths.get(hierarchy.controllers[0]) or hierarchy.directory() or hierarchy.mountpoint
             b.add(ops.open_tree(where, slot, path, 0))
             b.add(ops.mount_attr(where, slot, wanted.set, 0, 0, 0, ops.NO_UID))
         b.add(ops.attach(where, slot, place, 0))

@@ -9,9 +9,11 @@ from ocipy.plan.rootfs import sysctl_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ocipy.plan.builder import Builder
 
-USER, PID, TIME, CGROUP = (NAMESPACES[n] for n in ("user", "pid", "time", "cgroup"))
+USER, PID, TIME, CGROUP, MOUNT = (NAMESPACES[n] for n in ("user", "pid", "time", "cgroup", "mount"))
 WHERE = "$.linux.namespaces"
 
 
@@ -19,7 +21,7 @@ def collect(b: Builder) -> None:
     """Sort the configured namespaces into new and joined ones.
 
     Raises:
-        Unsupported: there is no mount namespace among them.
+        Unsupported: there is no mount namespace among them; or no user namespace, without root.
     """
     for ns in b.linux.get("namespaces") or ():
         flag = NAMESPACES[ns["type"]]
@@ -27,6 +29,11 @@ def collect(b: Builder) -> None:
             b.joined[flag] = ns["path"]
         else:
             b.new |= flag
+    if b.host.euid and not b.userns:
+        raise Unsupported(
+            f"uid {b.host.euid} can run a container only in a user namespace", config_path=WHERE, code="rootless",
+            hint="`ocipy spec --rootless` writes a config that has one",
+        )
     if not b.has("mount"):
         # Inherited, as config-linux.md#namespaces has it, it would be the host's own tree that is mounted
         # upon, and the host's root that is pivoted.
@@ -46,7 +53,7 @@ def enter(b: Builder) -> int:
             slots[flag] = b.slot()
             other = f"/proc/self/ns/{NAMESPACE_FILES[ns['type']]}" if _changes(b, ns["type"]) else ""
             b.add(ops.open_ns(f"{WHERE}[{index}].path", slots[flag], ns["path"], flag, other))
-    if b.userns or {NAMESPACES["mount"], CGROUP} & b.joined.keys():
+    if b.userns or {MOUNT, CGROUP} & b.joined.keys():
         _join_cgroup(b)  # the cgroup files can be written only as long as we are on the host's side of these
     if slots:
         # what is already in there could trace us from now on
@@ -57,7 +64,7 @@ def enter(b: Builder) -> int:
         b.add(ops.unshare(WHERE, USER))
         b.add(ops.sync("$.linux.uidMappings", ops.SYNC_MAPS))
     if b.userns:
-        b.add(ops.root_ids("$.linux.uidMappings", may_set_groups(b)))
+        own_ids(b)
     b.forks = b.userns or PID in b.joined or bool(new & TIME)
     # A clone into a new pid namespace saves the fork, where nothing needs to be joined or mapped before.
     cloned = 0 if b.forks else new & PID
@@ -88,11 +95,27 @@ def _changes(b: Builder, kind: str) -> bool:
     return False
 
 
+def own_ids(b: Builder) -> None:
+    """Emit becoming someone who exists in the container's user namespace, just entered: its root, or the user of the
+    process where root isn't mapped."""
+    user = b.process.get("user") or {}
+    ids = [0 if b.maps(kind, 0) else user.get(kind, 0) for kind in ("uid", "gid")]
+    b.add(ops.root_ids("$.linux.uidMappings", may_set_groups(b), *ids))
+
+
 def may_set_groups(b: Builder) -> bool:
     """Whether setgroups(2) is allowed in the container's user namespace."""
-    # A process without privilege may map one gid only after it has given up setgroups(2) for good
+    if b.host.euid == 0 or not b.userns:
+        return b.host.set_groups
+    # A process without privilege may map its own gid only after it has given up setgroups(2) for good
     # (user_namespaces(7)); the launching side writes "deny" then.
-    return b.host.euid == 0 or len(b.linux.get("gidMappings") or ()) > 1
+    maps = b.linux.get("gidMappings") or ()
+    return bool(maps) and not own_id(maps, b.host.egid)
+
+
+def own_id(maps: Sequence[dict[str, int]], own: int) -> bool:
+    """Whether a map has one's own id and nothing else: it may be written without privilege."""
+    return len(maps) == 1 and maps[0]["size"] == 1 and maps[0]["hostID"] == own
 
 
 def _time_offsets(b: Builder) -> None:

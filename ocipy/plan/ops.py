@@ -115,7 +115,7 @@ loopback = Kind(15, "loopback")
 hostname = Kind(16, "hostname", "s")
 domainname = Kind(17, "domainname", "s")
 keyring = Kind(18, "keyring", "s")  # name
-root_ids = Kind(19, "root_ids", "I")  # whether setgroups may be called
+root_ids = Kind(19, "root_ids", "III")  # whether setgroups may be called, uid, gid
 dumpable = Kind(20, "dumpable", "I")
 proc_write = Kind(21, "proc_write", "ss")  # file below /proc, text
 

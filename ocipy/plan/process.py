@@ -6,6 +6,7 @@ from _struct import pack
 
 from ocipy.errors import ConfigError, Unsupported
 from ocipy.plan import flags, ops
+from ocipy.plan.namespaces import may_set_groups
 from ocipy.spec.names import CAPABILITIES, RLIMITS
 
 TYPE_CHECKING = False
@@ -79,10 +80,11 @@ def attributes(b: Builder) -> None:
     cwd = process["cwd"]
     b.add(ops.cwd("$.process.cwd", cwd, 1))
     groups = user.get("additionalGids") or []
+    _check_ids(b, user)
     b.add(
         ops.user(
             "$.process.user", user.get("uid", 0), user.get("gid", 0), pack(f"={len(groups)}I", *groups),
-            _may_set_groups(b, bool(groups)),
+            may_set_groups(b),
         )
     )  # fmt: skip
     b.add(ops.cwd("$.process.cwd", cwd, 0))
@@ -120,15 +122,23 @@ def _scheduling(b: Builder) -> None:
         b.add(ops.ioprio("$.process.ioPriority", value))
 
 
-def _may_set_groups(b: Builder, wanted: bool) -> bool:
-    if b.host.euid == 0 or len(b.linux.get("gidMappings") or ()) > 1:
-        return True
-    if wanted:
+def _check_ids(b: Builder, user: dict[str, Any]) -> None:
+    """Refuse ids of the process that don't exist in the container's user namespace."""
+    where = "$.process.user"
+    wanted = [("uid", user.get("uid", 0), f"{where}.uid"), ("gid", user.get("gid", 0), f"{where}.gid")]
+    more = user.get("additionalGids") or ()
+    wanted += [("gid", gid, f"{where}.additionalGids[{i}]") for i, gid in enumerate(more)]
+    for kind, number, path in wanted if b.userns else ():
+        if not b.maps(kind, number):
+            raise ConfigError(
+                f"{kind} {number} isn't mapped in the container's user namespace", config_path=path,
+                hint=f"$.linux.{kind}Mappings",
+            )
+    if more and not may_set_groups(b):
         raise ConfigError(
-            "additional gids need gids mapped by newgidmap: with a single gid, setgroups is denied",
-            config_path="$.process.user.additionalGids",
+            "no additional gids can be had here: without privilege a single gid is mapped only if setgroups is denied",
+            config_path=f"{where}.additionalGids", hint="map a range of /etc/subgid",
         )
-    return False
 
 
 def lacking_capabilities(spec: dict[str, Any], held: int) -> int:

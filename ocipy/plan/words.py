@@ -66,7 +66,9 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "hostname": lambda value: f"set the host name to {value}",
     "domainname": lambda value: f"set the domain name to {value}",
     "keyring": lambda name: "join a new session keyring",
-    "root_ids": lambda groups: "become root of the user namespace",
+    "root_ids": lambda groups, uid, gid: (
+        f"become {f'uid {uid} gid {gid}' if uid or gid else 'root'} of the user namespace"
+    ),
     "dumpable": lambda on: "be traceable again" if on else "be untraceable for those inside",
     "proc_write": lambda file, text: f"write {text.strip()} to /proc/{file}",
     "propagation": lambda target, value: f"make {target} {flags.propagation(value)}",

@@ -24,9 +24,19 @@ _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 
 def default_root() -> str:
-    """``/run/ocipy``, or below XDG_RUNTIME_DIR for a user other than root."""
+    """``/run/ocipy``; for a user other than the host's root below XDG_RUNTIME_DIR, where that is set (runc's rule)."""
     runtime = os.getenv("XDG_RUNTIME_DIR")
-    return f"{runtime}/ocipy" if os.geteuid() and runtime else DEFAULT_ROOT
+    return f"{runtime}/ocipy" if runtime and _own_runtime() else DEFAULT_ROOT
+
+
+def _own_runtime() -> bool:
+    """Whether XDG_RUNTIME_DIR is the caller's. Root of a user namespace may be a user who began one (rootless
+    engines) or root of a nested container, who says so in USER."""
+    if os.geteuid():
+        return True
+    from ocipy import host
+
+    return host.in_userns() and os.getenv("USER") != "root"
 
 
 def check_id(container_id: str) -> str:
@@ -132,6 +142,8 @@ class Store:
 
     def __init__(self, root: str = "") -> None:
         self.root = os.clean(os.join(os.getcwd(), root)) if root else default_root()
+        # in XDG_RUNTIME_DIR, what is to outlive a periodic clean-up is marked by the sticky bit (XDG base directories)
+        self._mode = 0o700 if root or self.root == DEFAULT_ROOT else 0o1700
 
     def create(self, container_id: str) -> Entry:
         """Make the directory of a new container, locked.
@@ -189,7 +201,7 @@ class Store:
         for part in self.root.split("/")[1:]:
             done += f"/{part}"
             try:
-                os.mkdir(done, 0o700 if done == self.root else 0o755)
+                os.mkdir(done, self._mode if done == self.root else 0o755)
             except FileExistsError:
                 continue
             except OSError as error:
@@ -198,9 +210,12 @@ class Store:
 
 def unusable(path: str, syscall: str, error: OSError) -> StateError:
     """The error for a state directory that can't be made, opened or read."""
+    hint = "--root chooses another"
+    if path.startswith(DEFAULT_ROOT) and os.geteuid():
+        hint = f"XDG_RUNTIME_DIR is not set; {hint}"
     return StateError(
         f"can't use the state directory {path}", code="state-root", syscall=syscall, errno=error.errno or 0,
-        hint="--root chooses another",
+        hint=hint,
     )  # fmt: skip
 
 

@@ -1,0 +1,45 @@
+"""What an operation's errno most often means: advice for the error of a failed launch. Imported only then."""
+
+from __future__ import annotations
+
+from errno import EACCES, EDQUOT, EINVAL, ENOENT, ENOSPC, EPERM
+
+from ocipy.plan.flags import NAMESPACES
+from ocipy.plan.ops import Op
+
+_USERNS_OFF = (
+    "user namespaces may be switched off for users: sysctl kernel.unprivileged_userns_clone, "
+    "kernel.apparmor_restrict_unprivileged_userns"
+)
+_COVERED = "in a user namespace it takes {} of the container's own, and a host's {} of which nothing is covered"
+_OF_NAMESPACES = {
+    "proc": _COVERED.format("a pid namespace", "/proc"),
+    "sysfs": _COVERED.format("a network namespace", "/sys"),
+    "mqueue": "in a user namespace it takes an ipc namespace of the container's own",
+}
+
+_HINTS = {
+    ("rlimit", EPERM): "raising a hard limit takes CAP_SYS_RESOURCE",
+    ("keyring", EDQUOT): "the user's keyrings are used up, /proc/key-users; --no-new-keyring makes none",
+    ("open_tree", EINVAL): "in a user namespace what is mounted below a source goes with it: the option rbind",
+    ("mount_attr", EPERM): "in a user namespace an attribute that the source came with can't be taken off",
+}
+
+_BY_PLACE = {
+    ("$.process.oomScoreAdj", EACCES): "lowering oom_score_adj takes CAP_SYS_RESOURCE",
+    ("$.process.apparmorProfile", ENOENT): "no profile of that name is loaded",
+    ("$.process.selinuxLabel", EINVAL): "the loaded policy does not have this context",
+    ("$.linux.mountLabel", EINVAL): "the loaded policy does not have this context",
+}
+
+
+def hint(op: Op, errno: int) -> str:
+    """Advice on an operation that failed; "" if there is none."""
+    if op.name == "unshare" and int(op.values[0]) & NAMESPACES["user"]:  # type: ignore[arg-type]
+        if errno == ENOSPC:
+            return "the limit is /proc/sys/user/max_user_namespaces"
+        return _USERNS_OFF if errno in (EPERM, EACCES) else ""
+    if op.name == "new_fs" and errno == EPERM:
+        kind = str(op.values[1])
+        return _OF_NAMESPACES.get(kind, f"{kind} may not be mountable in a user namespace")
+    return _HINTS.get((op.name, errno)) or _BY_PLACE.get((op.path, errno), "")
