@@ -458,6 +458,7 @@ def test_root_of_a_user_namespace(user: User, box: TestBundle, wrap: str) -> Non
     done = user.run(box.sh("cat /proc/self/uid_map; echo >/dev/null; test -e /mnt/passwd && ls -n /dev/null"))
     assert done.stdout.split()[:3] == ["0", str(UID), "1"]
     assert done.stdout.split()[3].startswith("crw-rw-rw-")
+    assert user("run", "--rootfs", str(box.rootfs), fresh_id(), "id", "-u").stdout == "0\n"
     box.config = nested
     ids = id_map((5, 0, 1))
     map_ids(box, ids, ids).config["process"]["user"] = {"uid": 5, "gid": 5}

@@ -24,6 +24,7 @@ _ocipy() {
     "run --pidfd-socket") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "run --pid-file") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "run --preserve-fds") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "run --rootfs") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "exec --process"|"exec -p") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "exec --cwd") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "exec --env"|"exec -e") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
@@ -65,7 +66,7 @@ _ocipy() {
     "state") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "kill") COMPREPLY=($(compgen -W "--all -a --regex -r $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "delete") COMPREPLY=($(compgen -W "--force -f --regex -r $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
-    "run") COMPREPLY=($(compgen -W "--bundle -b --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring --detach -d --keep --no-subreaper --timings $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
+    "run") COMPREPLY=($(compgen -W "--bundle -b --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring --rootfs --detach -d --keep --no-subreaper --timings $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "exec") COMPREPLY=($(compgen -W "--process -p --cwd --env -e --user -u --tty -t --detach -d --console-socket --pidfd-socket --pid-file --preserve-fds --additional-gids -g --cap -c --no-new-privs --cgroup --ignore-paused --apparmor --process-label $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "list") COMPREPLY=($(compgen -W "--format -f --quiet -q" -- "$cur")) ;;
     "ps") COMPREPLY=($(compgen -W "--format -f $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;

@@ -39,6 +39,7 @@ complete -c ocipy -n '__fish_seen_subcommand_from run' -l pid-file -r -F -d 'fil
 complete -c ocipy -n '__fish_seen_subcommand_from run' -l preserve-fds -x -d 'pass this many descriptors from 3 on to the program'
 complete -c ocipy -n '__fish_seen_subcommand_from run' -l no-pivot -d 'move the root instead of pivot_root, for a host on an initramfs'
 complete -c ocipy -n '__fish_seen_subcommand_from run' -l no-new-keyring -d 'keep the caller\'s session keyring'
+complete -c ocipy -n '__fish_seen_subcommand_from run' -l rootfs -r -F -d 'without a bundle: run COMMAND (default: sh) in this root, by the default config'
 complete -c ocipy -n '__fish_seen_subcommand_from run' -l detach -s d -d 'return when the program runs'
 complete -c ocipy -n '__fish_seen_subcommand_from run' -l keep -d 'do not delete the container when it has ended'
 complete -c ocipy -n '__fish_seen_subcommand_from run' -l no-subreaper -d 'do not reap orphans of the container'

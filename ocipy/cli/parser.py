@@ -80,18 +80,27 @@ class Command:
         args: the positional arguments for the help: ``ID``, ``[ID]``, ``ID COMMAND...``.
         flags: what it takes.
         passes: everything from the second positional argument on belongs to another program (exec, ps).
+        passes_with: the same, but only after this flag was given (run --rootfs).
     """
 
-    __slots__ = ("args", "flags", "name", "passes", "summary")
+    __slots__ = ("args", "flags", "name", "passes", "passes_with", "summary")
 
     def __init__(
-        self, name: str, summary: str, args: str = "", flags: tuple[Flag, ...] = (), *, passes: bool = False
+        self,
+        name: str,
+        summary: str,
+        args: str = "",
+        flags: tuple[Flag, ...] = (),
+        *,
+        passes: bool = False,
+        passes_with: str = "",
     ) -> None:
         self.name = name
         self.summary = summary
         self.args = args
         self.flags = flags
         self.passes = passes
+        self.passes_with = passes_with
 
 
 class Args:
@@ -129,7 +138,8 @@ def parse(command: Command, argv: list[str], *, stop_at_first: bool = False) -> 
             break
         if not word.startswith("-") or word == "-":
             args.rest.append(word)
-            if stop_at_first or command.passes:
+            passes = command.passes or (command.passes_with and getattr(args, command.passes_with))
+            if stop_at_first or passes:
                 args.rest += argv[index:]
                 break
             continue

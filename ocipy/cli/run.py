@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocipy import _os as os
 from ocipy.cli import common, create
 from ocipy.cli.main import Context
-from ocipy.cli.parser import Command, Flag
+from ocipy.cli.parser import Args, Command, Flag
 from ocipy.container import foreground, stop
 from ocipy.container.bundle import Bundle
 from ocipy.container.channel import Launched
@@ -16,30 +16,37 @@ from ocipy.errors import Error, UsageError
 from ocipy.spec.load import read
 from ocipy.state import Store
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 COMMAND = Command(
     "run",
     "Create and start a container; without --detach wait for it, and delete it",
-    "ID",
+    "ID [COMMAND...]",
     (
         *create.COMMAND.flags,
+        Flag("rootfs", "without a bundle: run COMMAND (default: sh) in this root, by the default config", "DIR"),
         Flag("detach d", "return when the program runs"),
         Flag("keep", "do not delete the container when it has ended"),
         Flag("no-subreaper", "do not reap orphans of the container"),
         Flag("timings", "print how long each operation took, to stderr"),
     ),
+    passes_with="rootfs",
 )
 
 
 def run(context: Context) -> int:
     args = context.args
+    spec = _default_spec(args)
     options = create.options(context)
     options.timings = args.timings
-    bundle = Bundle(args.bundle or ".")
+    bundle = Bundle(os.join(args.rootfs, "..") if spec else args.bundle or ".")
     console = None
     if not args.detach:
         if options.console_fd >= 0:
             raise UsageError("--console-socket: only with --detach; in the foreground the terminal is the caller's")
-        if _wants_terminal(bundle):
+        if _wants_terminal(bundle, spec):
             from ocipy.container.terminal import Console
 
             console = Console()
@@ -47,7 +54,7 @@ def run(context: Context) -> int:
         if not args.no_subreaper:
             foreground.become_subreaper()
         foreground.hold_signals()
-    record, launched = create_container(Store(context.root), args.rest[0], bundle.path, options)
+    record, launched = create_container(Store(context.root), args.rest[0], bundle.path, options, spec)
     if args.timings:
         _print_timings(launched)
     notify = None
@@ -76,6 +83,24 @@ def run(context: Context) -> int:
     return code
 
 
+def _default_spec(args: Args) -> dict[str, Any] | None:
+    """The config for --rootfs; None without it."""
+    if not args.rootfs:
+        if len(args.rest) > 1:
+            raise UsageError(f"run: too many arguments: {args.rest[1]!r}", hint="a command goes with --rootfs")
+        return None
+    if args.bundle:
+        raise UsageError("run: --rootfs and --bundle exclude each other")
+    from ocipy import host
+    from ocipy.spec.defaults import spec
+
+    config = spec(host.facts().rootless)
+    config["root"]["path"] = common.absolute(args.rootfs)
+    config["process"]["terminal"] = os.isatty(0) and not args.detach
+    config["process"]["args"] = args.rest[1:] or ["sh"]
+    return config
+
+
 def _delete(context: Context) -> None:
     """Remove what has ended. What goes wrong is told, but the exit status is the program's."""
     try:
@@ -86,10 +111,10 @@ def _delete(context: Context) -> None:
             context.warn(str(error))
 
 
-def _wants_terminal(bundle: Bundle) -> bool:
+def _wants_terminal(bundle: Bundle, spec: dict[str, Any] | None) -> bool:
     """Whether the config asks for a terminal. Not judged here: create will do that."""
     try:
-        return read(bundle.path)[0]["process"]["terminal"] is True
+        return (spec or read(bundle.path)[0])["process"]["terminal"] is True
     except (Error, KeyError, TypeError):
         return False
 
