@@ -31,6 +31,7 @@ def document() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(flags.NAMESPACES),
             "capabilities": list(CAPABILITIES),
+            "mountExtensions": {"idmap": {"enabled": "idmap" in mounts.option_names()}},
             "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,

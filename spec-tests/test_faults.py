@@ -159,6 +159,32 @@ def test_every_operation(kind: Callable[[TestBundle], None], place: Path, image:
     cgroup, mount, state or pid file is left, and the id can be used again."""
     bundle = TestBundle(place / "bundle", image)
     kind(bundle)
+    fail_each(bundle, place)
+
+
+@pytest.mark.parametrize("kind", [plain, user])
+def test_idmapped_mounts(
+    kind: Callable[[TestBundle], None], place: Path, image: Path, tmp_path: Path, ext4: Callable[[Path], Path]
+) -> None:
+    """The same, with mounts that take user namespaces of their own, and with links and changed file systems."""
+    bundle = TestBundle(place / "bundle", image)
+    kind(bundle)
+    volume = str(ext4(tmp_path / "volume"))
+    (tmp_path / "link").symlink_to("elsewhere")
+    maps = [{"containerID": 0, "hostID": 5, "size": 1}]
+    bundle.config["mounts"] += [
+        {"destination": "/c/v", "source": volume, "options": ["bind"], "uidMappings": maps, "gidMappings": maps},
+        {"destination": "/c/l", "source": str(tmp_path / "link"), "options": ["bind", "copy-symlink"]},
+        {"destination": "/c/l", "source": "/dev/null", "options": ["bind", "dest-nofollow"]},
+        {"destination": "/dev/shm", "options": ["remount", "size=1m"]},
+    ]
+    if kind is user:
+        bundle.config["mounts"].append({"destination": "/c/w", "source": volume, "options": ["rbind", "ridmap"]})
+    fail_each(bundle, place)
+
+
+def fail_each(bundle: TestBundle, place: Path) -> None:
+    """Fail each operation of a bundle's plan, and look at what is left."""
     bundle.save()
     trial = Trial(place, bundle)
     try:

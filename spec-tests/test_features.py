@@ -27,6 +27,7 @@ CLAIMS = {
     "cgroup.v1": "test_cgroups_v1.py",
     "cgroup.v2": "test_cgroups_v2.py",
     "cgroup.rdma": "test_cgroups_v2.py",
+    "mountExtensions.idmap": "test_idmapped_mounts.py",
     "seccomp.enabled": "test_seccomp.py",
     "apparmor.enabled": "test_lsm.py",
     "selinux.enabled": "test_lsm.py",
@@ -114,6 +115,8 @@ def test_mount_options(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
         mount = {"destination": f"/m/{number}", "type": "tmpfs", "source": "tmpfs", "options": [option]}
         if option in ("bind", "rbind"):
             mount["source"] = str(tmp_path)
+        if option in ("src-nofollow", "dest-nofollow", "copy-symlink"):
+            mount |= {"source": str(tmp_path), "options": ["bind", option]}
         if option in ("idmap", "ridmap"):  # not every file system has them
             mount |= {"source": str(tmp_path), "options": ["bind", option], "uidMappings": maps, "gidMappings": maps}
             mounts.append(mount)

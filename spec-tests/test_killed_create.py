@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,11 @@ def duration(cli: Cli, words: list[str]) -> float:
     return time.monotonic() - begin
 
 
-@pytest.mark.parametrize("limits", [False, True], ids=["plain", "userns-limits-hooks"])
-def test_killed_create(cli: Cli, bundle: TestBundle, tmp_path: Path, limits: bool) -> None:
+@pytest.mark.parametrize("limits", [False, True], ids=["plain", "userns-limits-hooks-idmap"])
+def test_killed_create(
+    cli: Cli, bundle: TestBundle, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
+    ext4: Callable[[Path], Path], limits: bool,
+) -> None:  # fmt: skip
     """runtime.md#delete: create killed at random instants, the id deleted by force and used again."""
     bundle.args("sleep", "60")
     if limits:
@@ -45,6 +49,10 @@ def test_killed_create(cli: Cli, bundle: TestBundle, tmp_path: Path, limits: boo
         linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 65536}]
         linux["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 100}}
         bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+        volume = ext4(tmp_path_factory.mktemp("volume") / "v")
+        mount = {"destination": "/m", "source": str(volume), "options": ["bind", "idmap"]}
+        maps = [{"containerID": 0, "hostID": 7, "size": 1}]
+        bundle.config["mounts"].append(mount | {"uidMappings": maps, "gidMappings": maps})
     bundle.save()
     name = fresh_id()
     create = cli.command("create", "--bundle", str(bundle.path), name)

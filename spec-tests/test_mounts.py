@@ -223,16 +223,6 @@ def test_options_of_binds(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert where in refusal(cli, bundle)
 
 
-@pytest.mark.parametrize("option", ["idmap", "ridmap", "src-nofollow", "dest-nofollow", "copy-symlink"])
-def test_unimplemented_options(cli: Cli, bundle: TestBundle, tmp_path: Path, option: str) -> None:
-    """An option that is known and not implemented is refused by its path, never passed over."""
-    bundle.config["linux"]["namespaces"].append({"type": "user"})
-    for name in ("uidMappings", "gidMappings"):
-        bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 10}]
-    index = add(bundle, "/m", "", str(tmp_path), "bind", option)
-    assert f"$.mounts[{index}].options[1]" in refusal(cli, bundle)
-
-
 # --- bind mounts ---
 
 
@@ -636,8 +626,8 @@ def test_remount(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
 
 
 def test_remount_options(cli: Cli, bundle: TestBundle, tree: Path) -> None:
-    """config.md#linux-mount-options, remount: recursive forms and propagation hold as well; options of the
-    file system are refused."""
+    """config.md#linux-mount-options, remount: recursive forms and propagation hold as well; options of a
+    file system of the host are refused."""
     add(bundle, "/m", "", str(tree), "rbind")
     index = add(bundle, "/m", "", "", "remount", "rro", "unbindable")
     found = table(cli, bundle)

@@ -15,7 +15,7 @@ from ocipy import plan
 from ocipy.errors import ConfigError, Error, Unsupported
 from ocipy.host import Host, facts, parse_cgroups
 from ocipy.plan import flags, ops, words
-from ocipy.plan.builder import MAGIC, MAX_OPS, MAX_SLOTS, VERSION
+from ocipy.plan.builder import MAGIC, MAX_ID_MAPS, MAX_OPS, MAX_SLOTS, VERSION
 
 INIT = Path(__file__).parent.parent / "native/init"
 V1 = parse_cgroups(
@@ -379,23 +379,78 @@ def test_labels_without_module(config: dict[str, Any], section: str, key: str, m
         ({"destination": "/m", "source": "/s", "options": ["bind", "tmpcopyup"]}, ".options"),
         ({"destination": "/m", "options": ["remount", "size=1"]}, ".options"),
         ({"destination": "/m", "type": "cgroup", "options": ["memory"]}, ".options"),
-        ({"destination": "/m", "type": "tmpfs", "options": ["ro", "idmap"]}, ".options[1]"),
-        (
-            {
-                "destination": "/m",
-                "source": "/s",
-                "options": ["bind"],
-                "uidMappings": [{}],
-                "gidMappings": [{}],
-            },
-            ".uidMappings",
-        ),
+        ({"destination": "/a", "options": ["remount", "iversion"]}, ".options"),
+        ({"destination": "/m", "type": "tmpfs", "options": ["src-nofollow"]}, ".options"),
+        ({"destination": "/m", "type": "cgroup", "options": ["idmap"]}, ".options"),
+        ({"destination": "/m", "type": "tmpfs", "options": ["idmap", "tmpcopyup", "silent"]}, ".options"),
     ],
 )
 def test_refused_mounts(config: dict[str, Any], mount: dict[str, Any], where: str) -> None:
     """config.md#mounts: mounts that can't be had, by their paths."""
     config["mounts"] = [{"destination": "/a", "type": "tmpfs"}, mount]
     assert refused(config).config_path == f"$.mounts[1]{where}"
+
+
+def idmapped(*hosts: int, **more: Any) -> list[dict[str, Any]]:
+    """Bind mounts with maps to these ids of the host."""
+    return [
+        {"destination": f"/m{number}", "source": "/s", "options": ["bind"]} | more
+        | {name: [{"containerID": 0, "hostID": id, "size": 1}] for name in ("uidMappings", "gidMappings")}
+        for number, id in enumerate(hosts)
+    ]  # fmt: skip
+
+
+def test_id_maps(config: dict[str, Any]) -> None:
+    """config.md#posix-platform-mounts: mounts with the same maps share a namespace, which the launch hands over; the
+    ids are mapped in the detached mount, before it is attached."""
+    config["mounts"] = idmapped(5, 6, 5)
+    compiled = compile_(config)
+    assert compiled.given == ["ids0", "ids1", "listen"]
+    assert [where for _, where in compiled.id_maps.values()] == ["$.mounts[0]", "$.mounts[1]"]
+    first = ("clone3", "make a user namespace for mounts: uids 0:5:1, gids 0:5:1", "$.mounts[0]")
+    assert compiled.lines()[0] == first
+    assert [values[1:] for values in find(compiled, "idmap")] == [(0, 0, "/s"), (1, 0, "/s"), (0, 0, "/s")]
+    assert [n for n in names(compiled) if n in ("open_tree", "idmap", "attach")] == ["open_tree", "idmap", "attach"] * 3
+
+
+def test_id_maps_of_the_container(config: dict[str, Any]) -> None:
+    """config.md#linux-mount-options: idmap, without maps of its own, has the container's; all of it is done before the
+    user namespace is entered, as the host's root."""
+    config["mounts"] = [
+        {"destination": "/m", "source": "/s", "options": ["rbind", "ridmap"]}, *idmapped(100000, options=["bind"]),
+    ]  # fmt: skip
+    own = compile_(user_namespace(copy.deepcopy(config)))
+    assert [where for _, where in own.id_maps.values()] == ["$.linux", "$.mounts[1]"]
+    assert [values[2] for values in find(own, "idmap")] == [1, 0]
+    found = names(own)
+    assert max(n for n, name in enumerate(found) if name == "idmap") < found.index("unshare")
+    config["linux"]["namespaces"].append({"type": "user", "path": "/proc/1/ns/user"})
+    joined = compile_(config)
+    assert [where for _, where in joined.id_maps.values()] == ["$.mounts[1]"]
+    found = names(joined)
+    assert found[:5] == ["open_tree", "open_ns", "idmap", "open_tree", "idmap"]
+    assert find(joined, "open_ns")[0][1:] == ("/proc/1/ns/user", flags.NAMESPACES["user"], "")
+
+
+def test_id_maps_refused(config: dict[str, Any]) -> None:
+    """config.md#posix-platform-mounts: what takes the host's root, what a user namespace excludes, and too many."""
+    config["mounts"] = idmapped(5)
+    assert refused(config, host(euid=1000)).config_path == "$.mounts[0].uidMappings"
+    config["mounts"] = idmapped(5, type="tmpfs", options=[])
+    assert refused(user_namespace(copy.deepcopy(config))).config_path == "$.mounts[0].uidMappings"
+    config["mounts"] = idmapped(*range(MAX_ID_MAPS))
+    compile_(config)
+    config["mounts"] = idmapped(*range(MAX_ID_MAPS + 1))
+    assert refused(config).config_path == f"$.mounts[{MAX_ID_MAPS}]"
+
+
+def test_link_words(config: dict[str, Any]) -> None:
+    """The words for symbolic links (crun.1) say how a source is taken and how it is attached."""
+    words = (["src-nofollow"], ["dest-nofollow"], ["copy-symlink"], ["src-nofollow", "dest-nofollow"])
+    config["mounts"] = [{"destination": "/m", "source": "/s", "options": ["bind", *word]} for word in words]
+    compiled = compile_(config)
+    assert [values[2] for values in find(compiled, "open_tree")] == [0x100, 0, 0x100, 0x100]
+    assert [values[2] for values in find(compiled, "attach")] == [0, 8, 16, 8]
 
 
 def test_more_refusals(config: dict[str, Any]) -> None:
@@ -529,6 +584,9 @@ def rich(config: dict[str, Any]) -> dict[str, Any]:
     config["mounts"] += [
         {"destination": "/b", "source": "/tmp", "options": ["rbind", "ro", "rnosuid", "slave"]},
         {"destination": "/c", "type": "tmpfs", "options": ["tmpcopyup", "ro", "nosymfollow"]},
+        {"destination": "/c", "options": ["remount", "size=1m"]},
+        {"destination": "/l", "source": "/tmp", "options": ["bind", "copy-symlink"]},
+        *idmapped(5, options=["rbind", "ridmap", "dest-nofollow", "src-nofollow"]),
         {"destination": "/o", "type": "overlay", "options": ["lowerdir=" + "x" * 300]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]},
     ]

@@ -20,7 +20,7 @@ COLD = {
     "ocipy": {"boot", "features"},
     "ocipy.cgroups": {"devices", "explain", "oom", "stats"},
     "ocipy.cli": {"events", "explain", "features", "list", "log", "ps", "regex", "spec", "update", "validate"},
-    "ocipy.container": {"agent", "handover", "hints", "members", "notify", "terminal", "update"},
+    "ocipy.container": {"agent", "handover", "hints", "members", "notify", "terminal", "update", "userns"},
     "ocipy.plan": {"words"},
     "ocipy.spec": {"defaults", "notices", "place", "usual", "validate"},
 }

@@ -89,6 +89,7 @@ int in_root(struct ctx *c, const char *path, uint64_t flags);              /* fd
 int in_root_dir(struct ctx *c, const char *path, unsigned mode);           /* the same, made if missing */
 int in_root_parent(struct ctx *c, const char *path, const char **last);    /* its directory, made if missing */
 int in_root_file(struct ctx *c, const char *path);                         /* a file or anything, made if missing */
+int in_root_entry(struct ctx *c, const char *path, bool dir);              /* the same, but a link itself */
 int proc_fd(struct ctx *c);                                                /* verified procfs */
 int null_fd(struct ctx *c);                                                /* verified /dev/null */
 bool is_procfs(int fd);

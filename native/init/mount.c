@@ -3,6 +3,7 @@
 #include "init.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
 #include <stdio.h>
@@ -15,12 +16,12 @@
 #include <unistd.h>
 
 /* attach flags; ocipy/plan/ops.py has the same */
-enum { ATTACH_IN_PROC = 1, ATTACH_NO_SYMLINK = 2, ATTACH_OVER_ROOT = 4 };
+enum { ATTACH_IN_PROC = 1, ATTACH_NO_SYMLINK = 2, ATTACH_OVER_ROOT = 4, ATTACH_NO_FOLLOW = 8, ATTACH_COPY_LINK = 16 };
 
 /* mount attributes asked of a kernel without mount_setattr (before 5.12): set when the mount is attached */
 static uint64_t late_set[MAX_SLOTS];
 
-/* open_tree(slot, source, recursive) */
+/* open_tree(slot, source, AT_* flags) */
 int op_open_tree(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     const char *source = rd_str(r);
@@ -43,7 +44,22 @@ static int fs_fail(struct ctx *c, const char *syscall, int fs, const char *key) 
     return failf(c, syscall, -e, "%s", key);
 }
 
-/* new_fs(slot, type, source, options, attributes): options are "key" or "key=value". */
+/* Options are "key" or "key=value". */
+static int fs_options(struct ctx *c, int fs, char **options, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        char *value = strchr(options[i], '=');
+        char key[64];
+        size_t n = value ? (size_t)(value - options[i]) : strlen(options[i]);
+        if (n >= sizeof key) return failf(c, "fsconfig", -EINVAL, "%s", options[i]);
+        memcpy(key, options[i], n);
+        key[n] = 0;
+        long x = value ? syscall(SYS_fsconfig, fs, 1u, key, value + 1, 0) : syscall(SYS_fsconfig, fs, 0u, key, NULL, 0);
+        if (x < 0) return fs_fail(c, "fsconfig", fs, options[i]);
+    }
+    return 0;
+}
+
+/* new_fs(slot, type, source, options, attributes) */
 int op_new_fs(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     const char *type = rd_str(r), *source = rd_str(r);
@@ -56,19 +72,7 @@ int op_new_fs(struct ctx *c, struct rd *r) {
     int e = 0;
     if (*source && syscall(SYS_fsconfig, fs, 1u /* SET_STRING */, "source", source, 0) < 0)
         e = fs_fail(c, "fsconfig", fs, "source");
-    for (uint32_t i = 0; i < count && e == 0; i++) {
-        char *value = strchr(options[i], '=');
-        char key[64];
-        size_t n = value ? (size_t)(value - options[i]) : strlen(options[i]);
-        if (n >= sizeof key) {
-            e = failf(c, "fsconfig", -EINVAL, "%s", options[i]);
-            break;
-        }
-        memcpy(key, options[i], n);
-        key[n] = 0;
-        long x = value ? syscall(SYS_fsconfig, fs, 1u, key, value + 1, 0) : syscall(SYS_fsconfig, fs, 0u, key, NULL, 0);
-        if (x < 0) e = fs_fail(c, "fsconfig", fs, options[i]);
-    }
+    if (e == 0) e = fs_options(c, fs, options, count);
     if (e == 0 && syscall(SYS_fsconfig, fs, 6u /* CMD_CREATE */, NULL, NULL, 0) < 0)
         e = fs_fail(c, "fsconfig", fs, "");
     if (e == 0 && (*s = (int)syscall(SYS_fsmount, fs, 1u, attributes)) < 0) e = fs_fail(c, "fsmount", fs, "");
@@ -76,24 +80,33 @@ int op_new_fs(struct ctx *c, struct rd *r) {
     return e;
 }
 
-/* mount_attr(slot, set, clear, propagation, recursive, user namespace slot or ~0) */
+/* mount_attr(slot, set, clear, propagation, recursive) */
 int op_mount_attr(struct ctx *c, struct rd *r) {
     uint32_t index = rd_u32(r);
     int *s = slot(c, index);
     uint64_t set = rd_u64(r), clear = rd_u64(r), propagation = rd_u64(r);
     unsigned flags = rd_u32(r) ? AT_RECURSIVE : 0;
-    uint32_t userns = rd_u32(r);
-    int *u = userns == ~0u ? NULL : slot(c, userns);
-    if (r->bad || !s || (userns != ~0u && !u)) return failf(c, NULL, -EPROTO, "bad slot");
-    int n = sys_mount_setattr(*s, flags, set, clear, propagation, u ? *u : -1);
-    if (n < 0 && errno == ENOSYS && !flags && !propagation && !u) {
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int n = sys_mount_setattr(*s, flags, set, clear, propagation, -1);
+    if (n < 0 && errno == ENOSYS && !flags && !propagation) {
         late_set[index] = set;
         n = 0;
     }
     return n < 0 ? fail(c, "mount_setattr") : 0;
 }
 
-/* The same by the old system call: MOUNT_ATTR_* and MS_* agree in the low bits, but for atime. */
+/* idmap(slot, slot of a user namespace, recursive, source, which is for words): the mount shows ids as that namespace
+ * maps them. Only a mount that was never attached can be changed so, and only by who is root where its file system
+ * belongs to. */
+int op_idmap(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r)), *userns = slot(c, rd_u32(r));
+    unsigned flags = rd_u32(r) ? AT_RECURSIVE : 0;
+    rd_str(r);
+    if (r->bad || !s || !userns) return failf(c, NULL, -EPROTO, "bad slot");
+    return sys_mount_setattr(*s, flags, MOUNT_ATTR_IDMAP, 0, 0, *userns) < 0 ? fail(c, "mount_setattr") : 0;
+}
+
+/* mount_attr by the old system call: MOUNT_ATTR_* and MS_* agree in the low bits, but for atime. */
 int late_attr(struct ctx *c, int fd, uint64_t set) {
     static const struct {
         uint64_t attr;
@@ -112,7 +125,9 @@ int late_attr(struct ctx *c, int fd, uint64_t set) {
 /* Where a mount goes: found or made, and neither in a procfs nor behind a symlink that would take it to one
  * (CVE-2019-19921, CVE-2023-27561). */
 static int mountpoint(struct ctx *c, const char *path, bool dir, unsigned flags) {
-    int at = dir ? in_root_dir(c, path, 0755) : in_root_file(c, path);
+    int at = flags & ATTACH_NO_FOLLOW ? in_root_entry(c, path, dir)
+             : dir                    ? in_root_dir(c, path, 0755)
+                                      : in_root_file(c, path);
     if (at < 0) return at;
     if (flags & ATTACH_NO_SYMLINK) {
         /* /proc, /sys and /dev themselves: the last component, and those before it, must be real */
@@ -131,9 +146,29 @@ static int mountpoint(struct ctx *c, const char *path, bool dir, unsigned flags)
     return at;
 }
 
-static int is_dir(int fd) {
+static mode_t type_of(int fd) {
     struct stat st;
-    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+    return fstat(fd, &st) == 0 ? st.st_mode & S_IFMT : 0;
+}
+
+static int is_dir(int fd) { return type_of(fd) == S_IFDIR; }
+
+/* copy-symlink: a link is made that says what the one taken says; it may be there already. */
+static int copy_link(struct ctx *c, int link, const char *path, unsigned flags) {
+    char target[PATH_MAX], there[PATH_MAX];
+    const char *last;
+    if (flags & ATTACH_NO_SYMLINK) return failf(c, NULL, -ELOOP, "%s must not be a symbolic link", path);
+    ssize_t n = readlinkat(link, "", target, sizeof target - 1);
+    if (n < 0) return fail(c, "readlinkat");
+    target[n] = 0;
+    int e = 0, up = in_root_parent(c, path, &last);
+    if (up < 0) return up;
+    if (symlinkat(target, up, last) < 0) {
+        e = failf(c, "symlinkat", -errno, "%s", path);
+        if (e == -EEXIST && readlinkat(up, last, there, sizeof there) == n && memcmp(target, there, (size_t)n) == 0) e = 0;
+    }
+    close(up);
+    return e;
 }
 
 /* attach(slot, path, flags) */
@@ -143,9 +178,16 @@ int op_attach(struct ctx *c, struct rd *r) {
     const char *path = rd_str(r);
     unsigned flags = rd_u32(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int e = 0;
+    if ((flags & ATTACH_COPY_LINK) && type_of(*s) == S_IFLNK) {
+        e = copy_link(c, *s, path, flags);
+        close(*s);
+        *s = -1;
+        late_set[index] = 0;
+        return e;
+    }
     int dir = is_dir(*s), at = mountpoint(c, path, dir, flags);
     if (at < 0) return at;
-    int e = 0;
     if (sys_move_mount(*s, at) < 0) {
         e = fail(c, "move_mount");
         if (dir != is_dir(at)) /* EINVAL, as for much else */
@@ -206,5 +248,32 @@ int op_file_label(struct ctx *c, struct rd *r) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     if (e >= 0) e = setxattr(link, "security.selinux", label, strlen(label), 0) < 0 ? fail(c, "setxattr") : 0;
     close(fd);
+    return e;
+}
+
+/* remount_fs(path, f_type, options): options of a file system that is the container's own. fspick takes the root of a
+ * mount only, and the type is asked for once more: who shares a directory with us may have moved the path. */
+int op_remount_fs(struct ctx *c, struct rd *r) {
+    const char *path = rd_str(r);
+    uint64_t magic = rd_u64(r);
+    uint32_t count;
+    char **options = rd_strs(r, &count);
+    if (r->bad) return 0;
+    int at = in_root(c, path, O_PATH);
+    if (at < 0) return at;
+    struct statfs st;
+    int e = 0, fs = -1;
+    if (fstatfs(at, &st) < 0)
+        e = fail(c, "fstatfs");
+    else if ((uint64_t)st.f_type != magic)
+        e = failf(c, NULL, -EINVAL, "another file system is there");
+    else if ((fs = (int)syscall(SYS_fspick, at, "", 1u | 8u /* FSPICK_CLOEXEC, EMPTY_PATH */)) < 0)
+        e = fail(c, "fspick");
+    close(at);
+    if (fs < 0) return e;
+    e = fs_options(c, fs, options, count);
+    if (e == 0 && syscall(SYS_fsconfig, fs, 7u /* CMD_RECONFIGURE */, NULL, NULL, 0) < 0)
+        e = fs_fail(c, "fsconfig", fs, "");
+    close(fs);
     return e;
 }

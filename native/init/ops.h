@@ -44,6 +44,8 @@
     X(54, attach, op_attach)             \
     X(55, legacy_mount, op_legacy_mount) \
     X(56, remount, op_remount)           \
+    X(57, idmap, op_idmap)               \
+    X(58, remount_fs, op_remount_fs)     \
     X(60, console, op_console)           \
     X(61, stdio, op_stdio)               \
     X(70, rlimit, op_rlimit)             \

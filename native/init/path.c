@@ -125,6 +125,13 @@ int in_root_parent(struct ctx *c, const char *path, const char **last) { return 
 
 int in_root_file(struct ctx *c, const char *path) { return at_path(c, path, S_IFREG | 0644, 0); }
 
+int in_root_entry(struct ctx *c, const char *path, bool dir) {
+    int fd = sys_openat2(c->root, path, O_PATH | O_NOFOLLOW, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+    if (fd >= 0) return fd;
+    if (errno != ENOENT) return failf(c, "openat2", -errno, "%s", path);
+    return dir ? in_root_dir(c, path, 0755) : in_root_file(c, path);
+}
+
 /* mkdir(path, mode): a directory that must be there (the working directory, /dev/pts's parent). */
 int op_mkdir(struct ctx *c, struct rd *r) {
     const char *path = rd_str(r);

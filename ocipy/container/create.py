@@ -260,15 +260,20 @@ class _Build:
 
     def _launch(self, join: Join) -> Launched:
         options = self.options
-        listen = check(lib.ocipy_listen(self.record.entry.fd, SOCKET.encode()))
+        own = {"listen": check(lib.ocipy_listen(self.record.entry.fd, SOCKET.encode()))}
         try:
+            for name, (maps, where) in self.plan.id_maps.items():
+                from ocipy.container.userns import user_namespace  # for id-mapped mounts only
+
+                own[name] = user_namespace(maps, where, options.stdio)
             return join.launch(
-                self.plan, given={"listen": listen, "console": options.console_fd}, stdio=options.stdio,
+                self.plan, given=own | {"console": options.console_fd}, stdio=options.stdio,
                 preserve=options.preserve_fds, fault=options.fault if options.fault >= 0 else plan.NO_FAULT,
                 timings=options.timings,
             )  # fmt: skip
         finally:
-            os.close(listen)
+            for fd in own.values():
+                os.close(fd)
 
     def _sync(self, kind: int, join: Join) -> bytes:
         assert self.launched is not None

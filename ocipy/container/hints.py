@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EDQUOT, EINVAL, ENOENT, ENOSPC, EPERM
+from errno import EACCES, EDQUOT, EINVAL, ENOENT, ENOSPC, ENOSYS, EPERM
 
 from ocipy.plan.flags import NAMESPACES
 from ocipy.plan.ops import Op
@@ -22,6 +22,9 @@ _HINTS = {
     ("rlimit", EPERM): "raising a hard limit takes CAP_SYS_RESOURCE",
     ("keyring", EDQUOT): "the user's keyrings are used up, /proc/key-users; --no-new-keyring makes none",
     ("open_tree", EINVAL): "in a user namespace what is mounted below a source goes with it: the option rbind",
+    ("idmap", EPERM): "its ids are mapped already, or its file system belongs to another user namespace",
+    ("idmap", EINVAL): "this kernel can't map the ids of its file system, or of one mounted below it",
+    ("idmap", ENOSYS): "id-mapped mounts take Linux 5.12",
     ("mount_attr", EPERM): "in a user namespace an attribute that the source came with can't be taken off",
 }
 

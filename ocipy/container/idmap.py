@@ -13,24 +13,29 @@ if TYPE_CHECKING:
 _SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
 
 
-def write_maps(pid: int, linux: dict[str, Any]) -> None:
+def write_maps(pid: int, section: dict[str, Any], where: str = "$.linux") -> None:
     """Map the ids of a process's new user namespace: directly where the caller may, else by newuidmap(1).
+
+    Args:
+        pid: the process, in the caller's pid namespace.
+        section: what of the config has ``uidMappings`` and ``gidMappings``.
+        where: its config path.
 
     Raises:
         LaunchError: the kernel or the helper program refused.
     """
-    uids, gids = linux.get("uidMappings") or [], linux.get("gidMappings") or []
+    uids, gids = section.get("uidMappings") or [], section.get("gidMappings") or []
     privileged = os.geteuid() == 0
     if privileged or own_id(uids, os.geteuid()):
-        _write(pid, "uid_map", uids)
+        _write(pid, "uid_map", uids, where)
     else:
         _program("newuidmap", pid, uids)
     if privileged:
-        _write(pid, "gid_map", gids)
+        _write(pid, "gid_map", gids, where)
     elif own_id(gids, os.getegid()):
         # without privilege the kernel wants setgroups(2) given up before it takes a gid map
         os.write_text(f"/proc/{pid}/setgroups", "deny")
-        _write(pid, "gid_map", gids)
+        _write(pid, "gid_map", gids, where)
     else:
         _program("newgidmap", pid, gids)
 
@@ -47,7 +52,7 @@ def check_programs(linux: dict[str, Any]) -> None:
             )  # fmt: skip
 
 
-def _write(pid: int, name: str, maps: list[dict[str, int]]) -> None:
+def _write(pid: int, name: str, maps: list[dict[str, int]], where: str) -> None:
     text = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in maps)
     try:
         os.write_text(f"/proc/{pid}/{name}", text)
@@ -56,7 +61,7 @@ def _write(pid: int, name: str, maps: list[dict[str, int]]) -> None:
         ranges = zip(known[::3], known[2::3], strict=True)
         words = ", ".join(f"{first}-{int(first) + int(size) - 1}" for first, size in ranges)
         raise LaunchError(
-            f"can't map {text.strip()!r}", config_path=f"$.linux.{name[:3]}Mappings",
+            f"can't map {text.strip()!r}", config_path=f"{where}.{name[:3]}Mappings",
             syscall=f"write /proc/PID/{name}", errno=error.errno or 0, code="id-map",
             hint=f"the caller itself has {words}",
         ) from None  # fmt: skip

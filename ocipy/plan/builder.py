@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from ocipy.host import Host
 
+    IdMaps = dict[str, tuple[dict[str, list[dict[str, int]]], str]]
+
 MAGIC, VERSION = 0x5049434F, 1
 NO_FAULT = 0xFFFFFFFF
 #: a slot for what is used at once; those below it are for what is given at launch
 SCRATCH = 64
+MAX_ID_MAPS = 32  # of mounts; far below SCRATCH
 MAX_SLOTS, MAX_OPS = 512, 4096  # of native/init/init.h
 
 
@@ -30,18 +33,22 @@ class Plan:
         clone_flags: namespaces that the first process is cloned into.
         forks: whether the plan continues in a child, so that the first process is not the last.
         notifies: whether its seccomp filter has a listener, which is for an agent.
+        id_maps: what those of ``given`` that are user namespaces map (``uidMappings`` and ``gidMappings`` of a
+            section of the config), and the section's config path.
     """
 
-    __slots__ = ("clone_flags", "forks", "given", "notifies", "ops")
+    __slots__ = ("clone_flags", "forks", "given", "id_maps", "notifies", "ops")
 
     def __init__(
-        self, ops: list[Op], given: list[str], clone_flags: int, forks: bool, notifies: bool = False
+        self, ops: list[Op], given: list[str], clone_flags: int, forks: bool, notifies: bool = False,
+        id_maps: IdMaps | None = None,
     ) -> None:
         self.ops = ops
         self.given = given
         self.clone_flags = clone_flags
         self.forks = forks
         self.notifies = notifies
+        self.id_maps = id_maps or {}
 
     def encode(self, fault: int = NO_FAULT, timings: bool = False) -> bytes:
         """The plan as the init helper reads it.
@@ -56,9 +63,15 @@ class Plan:
     def lines(self) -> list[tuple[str, str, str]]:
         """(operation, description, config path) of each operation, for ``ocipy explain``."""
         first = []
+        for maps, where in self.id_maps.values():
+            uids, gids = (
+                " ".join(f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in maps[name])
+                for name in ("uidMappings", "gidMappings")
+            )
+            first.append(("clone3", f"make a user namespace for mounts: uids {uids}, gids {gids}", where))
         if self.clone_flags:
             names = flags.namespaces(self.clone_flags)
-            first = [("clone3", f"start in new namespaces: {names}", "$.linux.namespaces")]
+            first.append(("clone3", f"start in new namespaces: {names}", "$.linux.namespaces"))
         return first + [(op.name, op.describe(), op.path) for op in self.ops]
 
 
@@ -125,6 +138,7 @@ class Builder:
         self.early: list[Op] = []
         self.late: list[Op] = []
         self.given: list[str] = []
+        self.id_maps: IdMaps = {}
         self.forks = self.notifies = False
         self.in_cgroup = False
         self._slots = SCRATCH
@@ -138,6 +152,22 @@ class Builder:
         if name not in self.given:
             self.given.append(name)
         return self.given.index(name)
+
+    def id_map(self, section: dict[str, Any], where: str) -> int:
+        """The slot of a user namespace, which the launch hands over, with the id maps of a section of the config.
+        The same maps are the same namespace.
+
+        Raises:
+            Unsupported: there is no slot left.
+        """
+        maps = {name: section[name] for name in ("uidMappings", "gidMappings")}
+        name = next((name for name, (known, _) in self.id_maps.items() if known == maps), "")
+        if not name:
+            name = f"ids{len(self.id_maps)}"
+            self.id_maps[name] = maps, where
+            if len(self.id_maps) > MAX_ID_MAPS:
+                raise Unsupported(f"mounts with more than {MAX_ID_MAPS} different id maps", config_path=where)
+        return self.give(name)
 
     def slot(self) -> int:
         """A slot of its own, for what is opened early and used late.
@@ -161,7 +191,7 @@ class Builder:
         """
         if len(self.ops) > MAX_OPS:
             raise Unsupported(f"the plan has {len(self.ops)} operations, more than the {MAX_OPS} that fit")
-        return Plan(self.ops, self.given, clone_flags, self.forks, self.notifies)
+        return Plan(self.ops, self.given, clone_flags, self.forks, self.notifies, self.id_maps)
 
     def has(self, kind: str) -> bool:
         """Whether the container has a namespace of its own of a kind, new or joined."""

@@ -83,7 +83,7 @@ PROPAGATION = {
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
 
-MS_RDONLY, MS_I_VERSION = 1, 1 << 23
+MS_RDONLY, MS_SILENT, MS_I_VERSION = 1, 1 << 15, 1 << 23
 
 #: options of the superblock -> (word for fsconfig(2), "" for none; flags for mount(2) to set; to clear)
 SUPERBLOCK = {
@@ -94,9 +94,9 @@ SUPERBLOCK = {
     "nolazytime": ("nolazytime", 0, 1 << 25),
     "mand": ("mand", 1 << 6, 0),
     "nomand": ("nomand", 0, 1 << 6),
-    "silent": ("", 1 << 15, 0),  # of what goes to the kernel's log; fsconfig(2) logs to its caller
-    "loud": ("", 0, 1 << 15),
-    "iversion": ("", MS_I_VERSION, 0),  # fsconfig(2) has none
+    "silent": ("", MS_SILENT, 0),  # fsconfig(2) has neither this one
+    "loud": ("", 0, MS_SILENT),
+    "iversion": ("", MS_I_VERSION, 0),  # nor this
     "noiversion": ("", 0, MS_I_VERSION),
     "defaults": ("", 0, 0),
 }

@@ -35,6 +35,17 @@ BIND_WORDS = {"bind": 0, "rbind": flags.AT_RECURSIVE}
 #: file systems that linux.mountLabel is not for, as with runc: the kernel labels them itself, and the root of a message
 #: queue gets its label by setxattr(2)
 UNLABELLED = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "mqueue"))
+ID_WORDS = ("idmap", "ridmap")
+#: what becomes of symbolic links of a bind mount -> (how its source is taken, how it is attached)
+LINK_WORDS = {
+    "src-nofollow": (flags.AT_SYMLINK_NOFOLLOW, 0),
+    "dest-nofollow": (0, ops.ATTACH_NO_FOLLOW),
+    "copy-symlink": (flags.AT_SYMLINK_NOFOLLOW, ops.ATTACH_COPY_LINK),
+}
+#: kinds of which each mount is a file system of its own -> f_type (statfs(2)); to change another's options would be
+#: to change the host's mounts of it as well
+OWN_FILESYSTEMS = {"tmpfs": 0x01021994, "proc": 0x9FA0, "devpts": 0x1CD1, "overlay": 0x794C7630}
+USER = flags.NAMESPACES["user"]
 FSCONFIG_MAX = 255  # bytes of a value that fsconfig(2) takes
 
 
@@ -42,19 +53,21 @@ class Wanted:
     """What the options of one mount ask for."""
 
     __slots__ = (
-        "bind", "clear", "copy_up", "data", "ms", "of_fs", "propagation", "rec_clear", "rec_set", "recursive",
-        "remount", "set", "words",
+        "bind", "clear", "copy_up", "data", "ids", "links", "ms", "of_fs", "propagation", "rec_clear", "rec_set",
+        "recursive", "remount", "set", "words",
     )  # fmt: skip
 
-    def __init__(self, options: list[str], where: str) -> None:
+    def __init__(self, options: list[str]) -> None:
         self.set = self.clear = self.rec_set = self.rec_clear = 0
         self.bind = self.remount = self.copy_up = False
         self.recursive = self.ms = 0
+        self.ids = ""  # idmap or ridmap
         self.propagation: list[int] = []
+        self.links: list[str] = []
         self.words: list[str] = []  # superblock flags, as fsconfig(2) has them; ms has the same for mount(2)
         self.data: list[str] = []  # the file system's own
         self.of_fs: list[str] = []  # the options of these kinds that are more than the kernel's default
-        for index, option in enumerate(options):
+        for option in options:
             if option in flags.MOUNT_ATTRIBUTES:
                 on, off = flags.MOUNT_ATTRIBUTES[option]
                 self.set, self.clear = _changed(self.set, self.clear, on, off)
@@ -74,10 +87,10 @@ class Wanted:
                 self.ms = self.ms & ~off | on
                 self.words += [word] if word else []
                 self.of_fs += [option] if on else []
-            elif option in ("idmap", "ridmap", "src-nofollow", "dest-nofollow", "copy-symlink"):
-                raise Unsupported(
-                    f"mount option {option!r} is not implemented", config_path=f"{where}.options[{index}]"
-                )
+            elif option in ID_WORDS:
+                self.ids = option
+            elif option in LINK_WORDS:
+                self.links.append(option)
             else:
                 self.data.append(option)
                 self.of_fs.append(option)
@@ -93,7 +106,7 @@ def option_names() -> set[str]:
     """The options that are acted upon here, rather than handed to the file system (features.md#mount-options)."""
     return {
         *flags.MOUNT_ATTRIBUTES, *flags.RECURSIVE_ATTRIBUTES, *flags.PROPAGATION, *flags.SUPERBLOCK, *BIND_WORDS,
-        "remount", "tmpcopyup",
+        *LINK_WORDS, *ID_WORDS, "remount", "tmpcopyup",
     }  # fmt: skip
 
 
@@ -101,12 +114,11 @@ def make(b: Builder, enter_cgroup: Any) -> None:
     """Emit every mount. ``enter_cgroup`` is called once, before the first mount of a cgroup file system."""
     entered = False
     for index, mount in enumerate(b.spec.get("mounts") or ()):
-        where = f"$.mounts[{index}]"
         kind = mount.get("type") or ""
         if not entered and kind in ("cgroup", "cgroup2"):
             enter_cgroup(b)
             entered = True
-        _mount(b, mount, kind, where)
+        _mount(b, mount, kind, f"$.mounts[{index}]")
     if not entered:
         enter_cgroup(b)
     if b.options.notify_dir:
@@ -116,19 +128,14 @@ def make(b: Builder, enter_cgroup: Any) -> None:
 
 
 def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
-    if mount.get("uidMappings") or mount.get("gidMappings"):
-        raise Unsupported("idmapped mounts are not implemented", config_path=f"{where}.uidMappings")
     target = os.clean("/" + mount["destination"])
-    wanted = Wanted(mount.get("options") or [], where)
+    wanted = Wanted(mount.get("options") or [])
+    if mount.get("uidMappings"):
+        wanted.ids = wanted.ids or "idmap"
     attach = _attach_flags(target, kind, mount, where)
-    if wanted.copy_up and (kind != "tmpfs" or is_bind(mount) or wanted.remount):
-        raise ConfigError("tmpcopyup is an option of tmpfs only", config_path=f"{where}.options")
-    if wanted.of_fs and kind == "cgroup" and not is_bind(mount):
-        raise ConfigError(
-            f"a cgroup mount takes no option {wanted.of_fs[0]!r}", config_path=f"{where}.options"
-        )
+    _check(b, wanted, mount, kind, where)
     if wanted.remount:
-        _remount(b, wanted, target, where)
+        _remount(b, mount, wanted, target, where)
     elif is_bind(mount):
         _bind(b, mount, wanted, target, attach, where)
     elif kind == "cgroup" and b.host.cgroups.mode != "v2":
@@ -138,18 +145,59 @@ def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
     elif not kind:
         raise ConfigError("a mount needs a type, or the option bind or rbind", config_path=f"{where}.type")
     else:
-        _filesystem(b, kind, mount, wanted, target, attach, where)
+        _filesystem(b, mount, kind, wanted, target, attach, where)
         if kind == "mqueue" and b.linux.get("mountLabel"):
             b.add(ops.file_label("$.linux.mountLabel", target, b.linux["mountLabel"]))
 
 
-def _remount(b: Builder, wanted: Wanted, target: str, where: str) -> None:
-    if wanted.of_fs:
-        raise Unsupported(
-            f"remount with option {wanted.of_fs[0]!r} is not implemented", config_path=f"{where}.options"
-        )
+def _check(b: Builder, wanted: Wanted, mount: dict[str, Any], kind: str, where: str) -> None:
+    """Refuse the options that mean nothing for this kind of mount."""
+    bind, options = is_bind(mount) and not wanted.remount, f"{where}.options"
+    if wanted.copy_up and (kind != "tmpfs" or bind or wanted.remount):
+        raise ConfigError("tmpcopyup is an option of tmpfs only", config_path=options)
+    if wanted.of_fs and kind == "cgroup" and not bind:
+        raise ConfigError(f"a cgroup mount takes no option {wanted.of_fs[0]!r}", config_path=options)
+    if wanted.links and not bind:
+        raise ConfigError(f"{wanted.links[0]} is an option of bind mounts only", config_path=options)
+    if "copy-symlink" in wanted.links and len(set(wanted.links)) > 1:
+        raise ConfigError("copy-symlink excludes src-nofollow and dest-nofollow", config_path=options)
+    if not wanted.ids:
+        return
+    path = f"{where}.uidMappings" if mount.get("uidMappings") else options
+    if wanted.remount or (not bind and kind in ("cgroup", "cgroup2")):
+        raise ConfigError("ids can be mapped in a bind mount or a new file system only", config_path=path)
+    if not bind and b.userns:
+        # it would belong to the container's user namespace, whose root must not rule another one
+        raise Unsupported("in a user namespace, only bind mounts can have their ids mapped", config_path=path)
+    if b.host.euid:
+        raise Unsupported("id-mapped mounts take the host's root", config_path=path)
+
+
+def _remount(b: Builder, mount: dict[str, Any], wanted: Wanted, target: str, where: str) -> None:
+    if wanted.ms & (flags.MS_I_VERSION | flags.MS_SILENT):
+        raise Unsupported("remount with iversion or silent is not implemented", config_path=f"{where}.options")
+    if options := wanted.words + wanted.data:
+        # with bind it would be the mount alone that changes, as mount(8) has it
+        kind = "" if wanted.bind else _made_kind(b, mount, target)
+        if kind not in OWN_FILESYSTEMS:
+            raise Unsupported(
+                f"remount with option {options[0]!r} of what is no {', '.join(OWN_FILESYSTEMS)} mounted there before",
+                config_path=f"{where}.options", hint="the options of others are the host's as well",
+            )  # fmt: skip
+        b.add(ops.remount_fs(where, target, OWN_FILESYSTEMS[kind], options))
     b.add(ops.remount(where, target, wanted.set, wanted.clear, 0, 0))
     _remount_more(b, wanted, target, where)
+
+
+def _made_kind(b: Builder, mount: dict[str, Any], target: str) -> str:
+    """The type of the file system that the mounts before this one have made at a place, or ""."""
+    kind = ""
+    for earlier in b.spec["mounts"]:
+        if earlier is mount:
+            break
+        if os.clean("/" + earlier["destination"]) == target and "remount" not in (earlier.get("options") or ()):
+            kind = "" if is_bind(earlier) else earlier.get("type") or ""
+    return kind
 
 
 def _remount_more(b: Builder, wanted: Wanted, target: str, where: str) -> None:
@@ -183,10 +231,26 @@ def _attach_flags(target: str, kind: str, mount: dict[str, Any], where: str) -> 
 def _finish(b: Builder, slot: int, wanted: Wanted, target: str, attach: int, where: str) -> None:
     """Emit the attributes that need mount_setattr(2), and the attachment."""
     if wanted.rec_set or wanted.rec_clear:
-        b.add(ops.mount_attr(where, slot, wanted.rec_set, wanted.rec_clear, 0, 1, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, wanted.rec_set, wanted.rec_clear, 0, 1))
     for flag in wanted.propagation:
-        b.add(ops.mount_attr(where, slot, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC), ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC)))
     b.add(ops.attach(where, slot, target, attach))
+
+
+def _map_ids(b: Builder, mount: dict[str, Any], wanted: Wanted, slot: int, where: str) -> None:
+    """Emit the mapping of a detached mount's ids, by its own maps or as the container has them."""
+    if not wanted.ids:
+        return
+    # who may do that is the root of the file system's user namespace: before the container's is entered
+    emit = b.early.append if b.takes_early else b.add
+    if mount.get("uidMappings"):
+        userns = b.id_map(mount, where)
+    elif path := b.joined.get(USER):
+        userns = b.slot()
+        emit(ops.open_ns(where, userns, path, USER, ""))
+    else:
+        userns = b.id_map(b.linux, "$.linux")
+    emit(ops.idmap(where, slot, userns, wanted.ids == "ridmap", mount.get("source") or mount.get("type") or ""))
 
 
 def _bind(
@@ -200,14 +264,18 @@ def _bind(
             hint="file system options belong to the mount that is bound",
         )
     source = os.clean(os.join(b.options.bundle, mount["source"]))
-    recursive = flags.AT_RECURSIVE if wanted.recursive or (mount.get("type") == "bind" and "rbind" in (
+    how = flags.AT_RECURSIVE if wanted.recursive or (mount.get("type") == "bind" and "rbind" in (
         mount.get("options") or ()
     )) else 0
-    slot = b.take(f"{where}.source", source, recursive)
+    for word in wanted.links:
+        how |= LINK_WORDS[word][0]
+        attach |= LINK_WORDS[word][1]
+    slot = b.take(f"{where}.source", source, how)
+    _map_ids(b, mount, wanted, slot, where)
     if b.takes_early:  # before propagation from the host ended for our own copy of its mounts
-        b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1))
     if wanted.set or wanted.clear:
-        b.add(ops.mount_attr(where, slot, wanted.set, wanted.clear, 0, 0, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, wanted.set, wanted.clear, 0, 0))
     _finish(b, slot, wanted, target, attach, where)
 
 
@@ -231,9 +299,9 @@ def _refuse_in_userns(b: Builder, kind: str, mount: dict[str, Any], where: str) 
 
 
 def _filesystem(
-    b: Builder, kind: str, mount: dict[str, Any], wanted: Wanted, target: str, attach: int, where: str
+    b: Builder, mount: dict[str, Any], kind: str, wanted: Wanted, target: str, attach: int, where: str
 ) -> None:
-    source = mount.get("source") or ""
+    source = mount.get("source") or kind
     attributes, data = wanted.set, wanted.words + wanted.data
     label = b.linux.get("mountLabel") or "" if kind not in UNLABELLED else ""
     if b.userns:
@@ -245,24 +313,28 @@ def _filesystem(
             b.late.append(ops.remount(where, target, flags.RDONLY, 0, 0, 0))
         else:
             data.append("ro")  # the superblock as well, as mount(2) does: a read-only device needs it
-    if wanted.ms & flags.MS_I_VERSION or any(
+    if wanted.ms & (flags.MS_I_VERSION | flags.MS_SILENT) or any(
         len(option.partition("=")[2].encode()) > FSCONFIG_MAX for option in [*wanted.data, f"={label}"]
     ):
-        if wanted.copy_up:
-            raise Unsupported("tmpcopyup with iversion is not implemented", config_path=f"{where}.options")
+        if wanted.copy_up or wanted.ids:
+            raise Unsupported(
+                f"{wanted.ids or 'tmpcopyup'} with iversion, silent or a value of over {FSCONFIG_MAX} bytes is not"
+                " implemented", config_path=f"{where}.options",
+            )  # fmt: skip
         ms = _legacy_flags(attributes) | wanted.ms
         data = [*wanted.data, f'context="{label}"'] if label else wanted.data
-        b.add(ops.legacy_mount(where, kind, source or kind, target, ms, ",".join(data), attach))
+        b.add(ops.legacy_mount(where, kind, source, target, ms, ",".join(data), attach))
         _remount_more(b, wanted, target, where)
         return
     slot = SCRATCH
     if label:
         data.append(f"context={label}")
-    b.add(ops.new_fs(where, slot, kind, source or kind, data, attributes & ~flags.NOSYMFOLLOW))
+    b.add(ops.new_fs(where, slot, kind, source, data, attributes & ~flags.NOSYMFOLLOW))
     if wanted.copy_up:
         b.add(ops.copy_up(where, slot, target))
+    _map_ids(b, mount, wanted, slot, where)
     if attributes & flags.NOSYMFOLLOW:  # fsmount(2) takes this one only since Linux 5.14
-        b.add(ops.mount_attr(where, slot, flags.NOSYMFOLLOW, 0, 0, 0, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, flags.NOSYMFOLLOW, 0, 0, 0))
     _finish(b, slot, wanted, target, attach, where)
 
 
@@ -283,10 +355,10 @@ def _cgroup_v2(b: Builder, wanted: Wanted, target: str, attach: int, where: str)
         if unified is None:
             raise Unsupported("this host has no cgroup2 mounted", config_path=f"{where}.type")
         slot = b.take(where, unified.mountpoint, flags.AT_RECURSIVE)
-        b.add(ops.mount_attr(where, slot, wanted.set, 0, flags.MS_SLAVE, 1, ops.NO_UID))
+        b.add(ops.mount_attr(where, slot, wanted.set, 0, flags.MS_SLAVE, 1))
         _finish(b, slot, wanted, target, attach, where)
         return
-    _filesystem(b, "cgroup2", {"source": "cgroup"}, wanted, target, attach, where)
+    _filesystem(b, {"source": "cgroup"}, "cgroup2", wanted, target, attach, where)
 
 
 def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
@@ -311,7 +383,7 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
             # without a cgroup of its own (rootless) the container stays in the caller's
             path = b.options.cgroup_paths.get(hierarchy.controllers[0]) or hierarchy.directory() or hierarchy.mountpoint
             b.add(ops.open_tree(where, slot, path, 0))
-            b.add(ops.mount_attr(where, slot, wanted.set, 0, 0, 0, ops.NO_UID))
+            b.add(ops.mount_attr(where, slot, wanted.set, 0, 0, 0))
         b.add(ops.attach(where, slot, place, 0))
         for controller in hierarchy.controllers if len(hierarchy.controllers) > 1 else ():
             b.add(ops.symlink(where, hierarchy.name, f"{target}/{controller}"))

@@ -26,7 +26,7 @@ NO_UID = 0xFFFFFFFF
 SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS = 1, 2, 3
 
 #: how an `attach` finds its mount point
-ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT = 1, 2, 4
+ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT, ATTACH_NO_FOLLOW, ATTACH_COPY_LINK = 1, 2, 4, 8, 16
 
 
 class Op:
@@ -133,13 +133,15 @@ mask = Kind(39, "mask", "ss")  # path, SELinux label of what covers a directory 
 readonly = Kind(40, "readonly", "s")  # path
 
 # Mounts
-open_tree = Kind(50, "open_tree", "IsI")  # slot, source, AT_RECURSIVE or 0
+open_tree = Kind(50, "open_tree", "IsI")  # slot, source, AT_RECURSIVE and AT_SYMLINK_NOFOLLOW
 new_fs = Kind(51, "new_fs", "IssSI")  # slot, type, source, options, attributes
-mount_attr = Kind(52, "mount_attr", "IQQQII")  # slot, set, clear, propagation, recursive, userns or NO_UID
+mount_attr = Kind(52, "mount_attr", "IQQQI")  # slot, set, clear, propagation, recursive
 copy_up = Kind(53, "copy_up", "Is")  # slot, path
 attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*
 legacy_mount = Kind(55, "legacy_mount", "sssQsI")  # type, source, path, MS_*, data, ATTACH_*
 remount = Kind(56, "remount", "sQQQI")  # path, set, clear, propagation, recursive
+idmap = Kind(57, "idmap", "IIIs")  # slot, slot of the user namespace, recursive, source (for words)
+remount_fs = Kind(58, "remount_fs", "sQS")  # path, f_type that is there, options
 file_label = Kind(81, "file_label", "ss")  # path, SELinux label
 
 # The terminal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocipy.plan import flags
-from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
+from ocipy.plan.ops import ATTACH_COPY_LINK, ATTACH_NO_FOLLOW, SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.names import RLIMITS
 
 TYPE_CHECKING = False
@@ -36,14 +36,21 @@ def _new_fs(_slot: int, kind: str, _source: str, options: list[str], attributes:
     return f"make a {kind} mount{f' ({words})' if words else ''}"
 
 
-def _mount_attr(_slot: int, on: int, off: int, propagation: int, recursive: int, _userns: int) -> str:
+def _mount_attr(_slot: int, on: int, off: int, propagation: int, recursive: int) -> str:
     cleared = flags.attributes(off & ~on & ~flags.ATIME, "no longer ")
     words = _joined(flags.attributes(on), cleared, flags.propagation(propagation)) or "as it was"
     return f"make it {words}{', recursively' if recursive else ''}"
 
 
 def _open_tree(_slot: int, source: str, how: int) -> str:
-    return f"take {source}{' and what is mounted below it' if how & flags.AT_RECURSIVE else ''}"
+    words = f"take {source}{' and what is mounted below it' if how & flags.AT_RECURSIVE else ''}"
+    return words + (", the link itself if it is one" if how & flags.AT_SYMLINK_NOFOLLOW else "")
+
+
+def _attach(_slot: int, path: str, how: int) -> str:
+    if how & ATTACH_COPY_LINK:
+        return f"attach it to {path}, or if it is a symbolic link, make the same one there"
+    return f"attach it to {path}{', the link itself if it is one' if how & ATTACH_NO_FOLLOW else ''}"
 
 
 def _root_attr(attributes: int, propagation: int) -> str:
@@ -86,7 +93,10 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "new_fs": _new_fs,
     "mount_attr": _mount_attr,
     "copy_up": lambda slot, path: f"copy {path} up into it",
-    "attach": lambda slot, path, how: f"attach it to {path}",
+    "idmap": lambda slot, userns, recursive, source: (
+        f"map the ids of {source}{' and what is mounted below it' if recursive else ''}"
+    ),
+    "attach": _attach,
     "legacy_mount": lambda kind, source, path, ms, data, how: (
         f"mount {kind} from {source} on {path} ({data})"
     ),
@@ -94,6 +104,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
         f"remount {path} {_joined(flags.attributes(on), flags.propagation(propagation))}"
     ),
     "file_label": lambda path, label: f"label {path} {label}",
+    "remount_fs": lambda path, magic, options: f"change options of the file system on {path}: {','.join(options)}",
     "console": lambda slot, columns, rows, bind, uid: (
         f"make a terminal{' and bind it on /dev/console' * bind}"
     ),
