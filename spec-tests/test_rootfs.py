@@ -177,6 +177,70 @@ def test_propagation(cli: Cli, bundle: TestBundle, value: str | None, tags: set[
     assert mounts(done.stdout)["/"].propagation == tags
 
 
+@pytest.mark.parametrize(
+    ("value", "tags"),
+    [
+        (None, {"master"}),
+        ("slave", {"master"}),
+        ("rslave", {"master"}),
+        ("private", {"master"}),
+        ("rprivate", set()),
+        ("shared", {"master"}),
+        ("rshared", {"shared", "master"}),
+        ("unbindable", {"master"}),
+        ("runbindable", {"unbindable"}),
+    ],
+)
+def test_propagation_below(cli: Cli, bundle: TestBundle, value: str | None, tags: set[str]) -> None:
+    """config-linux.md#rootfs-mount-propagation: the recursive forms hold for what is mounted below the root as well;
+    with the others that is a slave of the host's."""
+    if value is not None:
+        bundle.config["linux"]["rootfsPropagation"] = value
+    (bundle.rootfs / "sub").mkdir()
+    bundle.args("cat", "/proc/self/mountinfo")
+    script = f'mount -t tmpfs sub {bundle.rootfs}/sub; exec "$@"'
+    words = cli.command("run", "--bundle", str(bundle.save()), fresh_id())
+    done = shared_host("sh", "-ec", script, "sh", *words)
+    assert done.returncode == 0, done.stderr
+    found = mounts(done.stdout)
+    assert found["/sub"].propagation == tags
+    # the container's own mounts have no master
+    assert found["/proc"].propagation == tags - {"master"}
+
+
+@pytest.mark.parametrize(
+    ("value", "top", "below"), [("unbindable", False, True), ("runbindable", False, False), ("private", True, True)]
+)
+def test_unbindable(cli: Cli, bundle: TestBundle, value: str, top: bool, below: bool) -> None:
+    """config-linux.md#rootfs-mount-propagation, unbindable: the root can't be bind-mounted; runbindable: nor can
+    what is mounted below it."""
+    bundle.config["linux"]["rootfsPropagation"] = value
+    for name in ("bounding", "effective", "permitted"):
+        bundle.config["process"]["capabilities"][name] = ["CAP_SYS_ADMIN"]
+    for name in ("a", "b"):
+        (bundle.rootfs / name).mkdir()
+    bundle.sh("mount -o bind / /a && echo top; mount -o bind /dev/shm /b && echo below; true")
+    said = cli.run(bundle).stdout.split()
+    assert ("top" in said, "below" in said) == (top, below)
+
+
+def test_shared_within(cli: Cli, bundle: TestBundle) -> None:
+    """config-linux.md#rootfs-mount-propagation, shared: what is mounted in a container nested in this one shows in
+    this one's root, and not on the host."""
+    bundle.config["linux"]["rootfsPropagation"] = "shared"
+    for name in ("bounding", "effective", "permitted"):
+        bundle.config["process"]["capabilities"][name] = ["CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]
+    (bundle.rootfs / "sub").mkdir()
+    (bundle.rootfs / "bin/unshare").symlink_to("busybox")
+    bundle.sh("unshare -m --propagation shared mount -t tmpfs nested /sub; cat /proc/self/mountinfo")
+    words = cli.command("run", "--bundle", str(bundle.save()), fresh_id())
+    done = shared_host("sh", "-ec", '"$@"; echo; cat /proc/self/mountinfo', "sh", *words)
+    assert done.returncode == 0, done.stderr
+    inside, _, outside = done.stdout.partition("\n\n")
+    assert mounts(inside)["/sub"].source == "nested"
+    assert f"{bundle.rootfs}/sub" not in mounts(outside)
+
+
 def test_propagation_refused(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#rootfs-mount-propagation: another value is refused."""
     bundle.config["linux"]["rootfsPropagation"] = "public"
