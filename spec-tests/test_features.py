@@ -163,7 +163,7 @@ def test_capabilities(cli: Cli, bundle: TestBundle) -> None:
         assert int(line.split()[1], 16) == held & (1 << len(LINUX["capabilities"])) - 1
     bundle.config["linux"]["namespaces"].append({"type": "user"})  # there a container has those too that root lacks
     bundle.config["linux"]["uidMappings"] = bundle.config["linux"]["gidMappings"] = [
-        {"containerID": 0, "hostID": 0, "size": 1}
+        {"containerID": 0, "hostID": 0, "size": 10}
     ]
     for number, name in enumerate(LINUX["capabilities"]):
         bundle.config["process"]["capabilities"] = {"bounding": [name]}

@@ -435,7 +435,8 @@ def test_id_maps_of_the_container(config: dict[str, Any]) -> None:
 def test_id_maps_refused(config: dict[str, Any]) -> None:
     """config.md#posix-platform-mounts: what takes the host's root, what a user namespace excludes, and too many."""
     config["mounts"] = idmapped(5)
-    assert refused(config, host(euid=1000)).config_path == "$.mounts[0].uidMappings"
+    own = user_namespace(copy.deepcopy(config), 1000, 1)
+    assert refused(own, host(euid=1000)).config_path == "$.mounts[0].uidMappings"
     config["mounts"] = idmapped(5, type="tmpfs", options=[])
     assert refused(user_namespace(copy.deepcopy(config))).config_path == "$.mounts[0].uidMappings"
     config["mounts"] = idmapped(*range(MAX_ID_MAPS))
