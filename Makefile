@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find ocipy native tools -name '*.py' -not -name _table.py -o -name '*.[ch]' -o -name '*.json' 2>/dev/null)
 PACKAGES_DEMO := python3-venv python3-dev libc6-dev libseccomp-dev busybox-static
-PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo podman iproute2 procps uidmap util-linux libcap2-bin apparmor
+PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo podman iproute2 procps uidmap util-linux libcap2-bin e2fsprogs apparmor
 PACKAGES_GUEST := user-mode-linux kmod util-linux
 PACKAGES_BENCH := $(PACKAGES_DEMO) runc crun hyperfine
 APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300

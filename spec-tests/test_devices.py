@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,27 @@ def test_nodev(cli: Cli, bundle: TestBundle) -> None:
     """config.md#linux-mount-options, nodev: nodes made on such a mount can't be opened."""
     bundle.config["mounts"][1]["options"].append("nodev")
     assert "Permission denied" in cli.run(bundle.sh("echo x > /dev/null"), code=1).stderr
+
+
+def test_disk_that_may_not_be_opened(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """A file system on a block device is mounted by the runtime: the device rules are the program's."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ext2", "-q", "-F", image], check=True)
+    words = ["losetup", "--find", "--show", image]
+    loop = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        bundle.config["mounts"].append({"destination": "/disk", "type": "ext4", "source": loop})
+        bundle.config["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+        number = os.stat(loop).st_rdev
+        bundle.sh(f"touch /disk/x && ls /disk; mknod /tmp/loop b {os.major(number)} {os.minor(number)}; cat /tmp/loop")
+        bundle.config["process"]["capabilities"]["effective"].append("CAP_MKNOD")
+        bundle.config["process"]["capabilities"]["permitted"].append("CAP_MKNOD")
+        bundle.config["process"]["capabilities"]["bounding"].append("CAP_MKNOD")
+        for _ in range(5):  # the rules and the mounts were once made side by side
+            done = cli.run(bundle, code=None)
+            assert done.stdout.split() == ["lost+found", "x"], done.stderr
+            assert "not permitted" in done.stderr
+    finally:
+        subprocess.run(["losetup", "--detach", loop], check=True)

@@ -12,6 +12,7 @@ from ocipy.container.idmap import check_programs, write_maps
 from ocipy.container.join import Join
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
+from ocipy.plan.devices import is_bind
 from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.load import load, verify
 from ocipy.spec.names import CAPABILITIES
@@ -218,6 +219,12 @@ def create(
     return record, launched
 
 
+def _mounts_disks(spec: dict[str, Any]) -> bool:
+    return any(
+        (mount.get("source") or "").startswith("/dev/") and not is_bind(mount) for mount in spec.get("mounts") or ()
+    )
+
+
 def listen_env(count: int, names: str) -> list[str]:
     """The variables that tell a program of the sockets that it inherits (sd_listen_fds(3)), but for its pid."""
     return [f"LISTEN_FDS={count}", *([f"LISTEN_FDNAMES={names}"] if names else [])]
@@ -246,8 +253,13 @@ class _Build:
         self.cgroup.create()
         join = Join(self.cgroup)
         launched = self.launched = self._launch(join)
-        self.cgroup.apply(self.linux.get("resources") or {})  # while the helper is at work already
+        # While the helper is at work already; but a disk that it mounts need not be one that the program may open.
+        early = not _mounts_disks(self.spec)
+        if early:
+            self.cgroup.apply(self.linux.get("resources") or {})
         launched.until_ready(lambda kind: self._sync(kind, join))
+        if not early:
+            self.cgroup.apply(self.linux.get("resources") or {})
         self._finish(launched)
         return launched
 
