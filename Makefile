@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find ocipy native tools -name '*.py' -not -name _table.py -o -name '*.[ch]' -o -name '*.json' 2>/dev/null)
 PACKAGES_DEMO := python3-venv python3-dev libc6-dev libseccomp-dev busybox-static
-PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo podman iproute2 procps uidmap util-linux libcap2-bin e2fsprogs apparmor
+PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo podman iproute2 procps uidmap util-linux libcap2-bin e2fsprogs apparmor criu iptables
 PACKAGES_GUEST := user-mode-linux kmod util-linux
 PACKAGES_BENCH := $(PACKAGES_DEMO) runc crun hyperfine
 APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300
@@ -12,17 +12,21 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300
 need = @missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	[ -z "$$missing" ] || { $(APT) -qq update && $(APT) -qq install -y --no-install-recommends $$missing >/dev/null; }
 
-.PHONY: demo docs test test-v2 lint bench storm clean packages-demo packages-test packages-bench packages-guest
+# a CRIU that knows kernels which that of Debian 12 does not; where it can't be had, its tests are skipped, and say so
+later-criu: | $(VENV)/made
+	@criu check >/dev/null 2>&1 || tools/get-criu.sh $(VENV)/criu || echo 'no later CRIU to be had: its tests will be skipped'
+
+.PHONY: demo docs later-criu test test-v2 lint bench storm clean packages-demo packages-test packages-bench packages-guest
 .DELETE_ON_ERROR:
 
 demo: packages-demo $(VENV)/installed
 	@$(BIN)/python examples/demo.py
 
-test: packages-test $(VENV)/installed-test
+test: packages-test $(VENV)/installed-test later-criu
 	$(BIN)/python -m pytest $(PYTEST)
 
 # the same tests under a pure cgroup v2 hierarchy, in a guest kernel (User-mode Linux)
-test-v2: packages-test packages-guest $(VENV)/installed-test
+test-v2: packages-test packages-guest $(VENV)/installed-test later-criu
 	tools/guest-run.sh -t 1500 '$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(PYTEST)'
 
 lint: packages-demo $(VENV)/installed-test

@@ -14,7 +14,7 @@ from conftest import BASE, Cli, TestBundle
 from ocipy import plan
 from ocipy.errors import ConfigError, Error, Unsupported
 from ocipy.host import Host, facts, parse_cgroups
-from ocipy.plan import flags, ops, words
+from ocipy.plan import criu, flags, ops, words
 from ocipy.plan.builder import MAGIC, MAX_ID_MAPS, MAX_OPS, MAX_SLOTS, VERSION
 
 INIT = Path(__file__).parent.parent / "native/init"
@@ -608,6 +608,8 @@ def test_words(config: dict[str, Any]) -> None:
         compile_(rich(config), host(V1)),
         plan.compile_exec(config, host(), plan.Options("/b", "c"), 0x20000000),
         compile_(queue, host(lsms=("selinux",))),
+        criu.serve_restore("/usr/sbin/criu", [], "/b/rootfs", "/run/ocipy/c"),
+        criu.network({"net.core.somaxconn": "9"}),
     ]  # fmt: skip
     seen = set()
     for compiled in plans:

@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command] = {
 class Tests:
     """Which test uses which words: string constants in it, in what decorates it, and in the helpers and constants
     of its file that it uses. A command line written as one string (for a shell) counts by its long flags;
-    ``cli.create(…)`` and the like are the command."""
+    ``cli.create(…)``, ``dump.restore(…)`` and the like are the command."""
 
     def __init__(self, directory: Path) -> None:
         self.words: dict[str, set[str]] = {}
@@ -63,8 +63,8 @@ class Tests:
                 words = node.value.split()
                 found |= {word.partition("=")[0] for word in words if word.startswith("--")}
                 found |= set(words[:2]) if len(words) > 1 and "--" in node.value else set()
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cli":
-                found.add(node.attr)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                found |= {node.attr} if node.value.id in ("cli", "dump") else set()
             elif isinstance(node, ast.Name) and node.id in known.keys() - seen:
                 found |= self._used(node.id, known, seen)
         return found

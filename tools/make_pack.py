@@ -19,9 +19,11 @@ from types import CodeType
 COLD = {
     "ocipy": {"boot", "features"},
     "ocipy.cgroups": {"devices", "explain", "oom", "stats"},
-    "ocipy.cli": {"events", "explain", "features", "list", "log", "ps", "regex", "spec", "update", "validate"},
-    "ocipy.container": {"agent", "handover", "hints", "members", "notify", "terminal", "update", "userns"},
-    "ocipy.plan": {"words"},
+    "ocipy.cli": {"checkpoint", "events", "explain", "features", "list", "log", "ps", "regex", "restore", "spec",
+                  "update", "validate"},
+    "ocipy.container": {"agent", "checkpoint", "criu", "external", "handover", "hints", "members", "notify", "restore",
+                        "terminal", "update", "userns"},
+    "ocipy.plan": {"criu", "words"},
     "ocipy.spec": {"defaults", "notices", "place", "usual", "validate"},
 }
 

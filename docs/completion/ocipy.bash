@@ -56,17 +56,33 @@ _ocipy() {
     "update --memory-swap") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "update --pids-limit") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "events --interval") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "checkpoint --image-path") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "checkpoint --work-path") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "checkpoint --manage-cgroups-mode") COMPREPLY=($(compgen -W "ignore soft full strict" -- "$cur")); return ;;
+    "checkpoint --empty-ns") COMPREPLY=($(compgen -W "network" -- "$cur")); return ;;
+    "checkpoint --parent-path") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "checkpoint --page-server") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "checkpoint --status-fd") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "restore --image-path") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "restore --work-path") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "restore --manage-cgroups-mode") COMPREPLY=($(compgen -W "ignore soft full strict" -- "$cur")); return ;;
+    "restore --empty-ns") COMPREPLY=($(compgen -W "network" -- "$cur")); return ;;
+    "restore --bundle"|"restore -b") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "restore --console-socket") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "restore --pid-file") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    "restore --lsm-profile") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "restore --lsm-mount-context") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "spec --bundle"|"spec -b") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "explain --id") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
   esac
   case "$command" in
-    "") COMPREPLY=($(compgen -W "--root --log --log-format --log-level --debug --rootless --systemd-cgroup --help -h --version -v create start state kill delete run exec list ps pause resume update events features spec validate explain" -- "$cur")) ;;
+    "") COMPREPLY=($(compgen -W "--root --log --log-format --log-level --debug --rootless --systemd-cgroup --help -h --version -v create start state kill delete run exec list ps pause resume update events checkpoint restore features spec validate explain" -- "$cur")) ;;
     "create") COMPREPLY=($(compgen -W "--bundle -b --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "start") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "state") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "kill") COMPREPLY=($(compgen -W "--all -a --regex -r $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "delete") COMPREPLY=($(compgen -W "--force -f --regex -r $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
-    "run") COMPREPLY=($(compgen -W "--bundle -b --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring --rootfs --detach -d --keep --no-subreaper --timings $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
+    "run") COMPREPLY=($(compgen -W "--bundle -b --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring --detach -d --no-subreaper --rootfs --keep --timings $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "exec") COMPREPLY=($(compgen -W "--process -p --cwd --env -e --user -u --tty -t --detach -d --console-socket --pidfd-socket --pid-file --preserve-fds --additional-gids -g --cap -c --no-new-privs --cgroup --ignore-paused --apparmor --process-label $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "list") COMPREPLY=($(compgen -W "--format -f --quiet -q" -- "$cur")) ;;
     "ps") COMPREPLY=($(compgen -W "--format -f $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
@@ -74,6 +90,8 @@ _ocipy() {
     "resume") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "update") COMPREPLY=($(compgen -W "--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --memory --memory-reservation --memory-swap --pids-limit $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "events") COMPREPLY=($(compgen -W "--stats --interval $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
+    "checkpoint") COMPREPLY=($(compgen -W "--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --parent-path --leave-running --pre-dump --tcp-skip-in-flight --link-remap --page-server --status-fd $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
+    "restore") COMPREPLY=($(compgen -W "--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --bundle -b --console-socket --pid-file --no-pivot --detach -d --no-subreaper --lsm-profile --lsm-mount-context $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "features") COMPREPLY=($(compgen -W "" -- "$cur")) ;;
     "spec") COMPREPLY=($(compgen -W "--bundle -b --rootless" -- "$cur")) ;;
     "validate") COMPREPLY=($(compgen -W "" -- "$cur")); COMPREPLY+=($(compgen -d -- "$cur")) ;;

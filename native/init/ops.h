@@ -59,6 +59,7 @@
     X(78, personality, op_personality)   \
     X(79, scheduler, op_scheduler)       \
     X(80, ioprio, op_ioprio)             \
-    X(81, file_label, op_file_label)
+    X(81, file_label, op_file_label)     \
+    X(93, death_signal, op_death_signal)
 
 #endif

@@ -157,3 +157,9 @@ int op_scheduler(struct ctx *c, struct rd *r) {
 int op_ioprio(struct ctx *c, struct rd *r) {
     return syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, rd_u32(r)) < 0 ? fail(c, "ioprio_set") : 0;
 }
+
+/* death_signal(signal): comes when the thread that launched this process ends. It outlives the exec, and is not
+ * inherited by children. */
+int op_death_signal(struct ctx *c, struct rd *r) {
+    return prctl(PR_SET_PDEATHSIG, rd_u32(r), 0, 0, 0) < 0 ? fail(c, "prctl(PR_SET_PDEATHSIG)") : 0;
+}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "create", "start", "state", "kill", "delete", "run", "exec", "list", "ps", "pause", "resume", "update",
-    "events", "features", "spec", "validate", "explain",
+    "events", "checkpoint", "restore", "features", "spec", "validate", "explain",
 )  # fmt: skip
 
 GLOBAL = Command(

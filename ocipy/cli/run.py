@@ -20,16 +20,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocipy.container.create import CreateOptions
+    from ocipy.container.terminal import Console
+
+DETACH = Flag("detach d", "return when the program runs")
+NO_SUBREAPER = Flag("no-subreaper", "do not reap orphans of the container")
 COMMAND = Command(
     "run",
     "Create and start a container; without --detach wait for it, and delete it",
     "ID [COMMAND...]",
     (
-        *create.COMMAND.flags,
+        *create.COMMAND.flags, DETACH, NO_SUBREAPER,
         Flag("rootfs", "without a bundle: run COMMAND (default: sh) in this root, by the default config", "DIR"),
-        Flag("detach d", "return when the program runs"),
         Flag("keep", "do not delete the container when it has ended"),
-        Flag("no-subreaper", "do not reap orphans of the container"),
         Flag("timings", "print how long each operation took, to stderr"),
     ),
     passes_with="rootfs",
@@ -42,18 +45,7 @@ def run(context: Context) -> int:
     options = create.options(context)
     options.timings = args.timings
     bundle = Bundle(os.join(args.rootfs, "..") if spec else args.bundle or ".")
-    console = None
-    if not args.detach:
-        if options.console_fd >= 0:
-            raise UsageError("--console-socket: only with --detach; in the foreground the terminal is the caller's")
-        if _wants_terminal(bundle, spec):
-            from ocipy.container.terminal import Console
-
-            console = Console()
-            options.console_fd = console.theirs
-        if not args.no_subreaper:
-            foreground.become_subreaper()
-        foreground.hold_signals()
+    console = None if args.detach else stay(context, options, bundle, spec)
     record, launched = create_container(Store(context.root), args.rest[0], bundle.path, options, spec)
     if args.timings:
         _print_timings(launched)
@@ -79,7 +71,7 @@ def run(context: Context) -> int:
     record.entry.close()  # the lock: other commands may change the container while it runs
     code = foreground.attend(launched.pid, launched.pidfd, master)
     if not args.keep:
-        _delete(context)
+        remove(context)
     return code
 
 
@@ -101,7 +93,30 @@ def _default_spec(args: Args) -> dict[str, Any] | None:
     return config
 
 
-def _delete(context: Context) -> None:
+def stay(
+    context: Context, options: CreateOptions, bundle: Bundle, spec: dict[str, Any] | None = None
+) -> Console | None:
+    """Ready this process to stay with the container: its terminal, if the config asks for one, its orphans, and
+    the signals that are to be passed on.
+
+    Raises:
+        UsageError: a console socket was given.
+    """
+    console = None
+    if options.console_fd >= 0:
+        raise UsageError("--console-socket: only with --detach; in the foreground the terminal is the caller's")
+    if _wants_terminal(bundle, spec):
+        from ocipy.container.terminal import Console
+
+        console = Console()
+        options.console_fd = console.theirs
+    if not context.args.no_subreaper:
+        foreground.become_subreaper()
+    foreground.hold_signals()
+    return console
+
+
+def remove(context: Context) -> None:
     """Remove what has ended. What goes wrong is told, but the exit status is the program's."""
     try:
         for warning in stop.delete(common.locked(context.root, context.args.rest[0]), force=True):

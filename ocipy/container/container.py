@@ -25,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocipy.container.checkpoint import CheckpointOptions
+    from ocipy.container.restore import RestoreOptions
     from ocipy.plan import Plan
 
 CLD_EXITED = 1
@@ -185,6 +187,27 @@ class Container:
             pidfd = record.pidfd()
             return cls(store, container_id, Process(record.pid, pidfd) if pidfd >= 0 else None)
 
+    @classmethod
+    def restore(
+        cls, container_id: str, bundle: Bundle | str, options: RestoreOptions, *, root: str = ""
+    ) -> Container:
+        """Continue a container from the images of a :meth:`checkpoint`, by CRIU.
+
+        Args:
+            container_id, bundle, root: as for :meth:`create`.
+            options: where the images are, and more.
+
+        Raises:
+            Error: it can't be restored; nothing is left behind then.
+        """
+        from ocipy.container.restore import restore
+
+        store = Store(root)
+        path = bundle.path if isinstance(bundle, Bundle) else Bundle(bundle).path
+        record, launched = restore(store, container_id, path, options)
+        record.entry.close()
+        return cls(store, container_id, _process(launched))
+
     def __enter__(self) -> Container:
         return self
 
@@ -274,6 +297,21 @@ class Container:
         record = self._locked()
         with record.entry:
             freeze(record, frozen)
+
+    def checkpoint(self, options: CheckpointOptions) -> None:
+        """Write the processes to files, by CRIU. The container is gone then, unless told to go on.
+
+        Raises:
+            StateError: it is not running.
+            Error: it can't be checkpointed; it goes on then.
+        """
+        from ocipy.container.checkpoint import checkpoint
+
+        record = self._locked()
+        with record.entry:
+            checkpoint(record, options)
+            if not options.leave_running and not options.pre_dump:
+                self.warnings += stop.delete(record, force=True)
 
     def exec(
         self,

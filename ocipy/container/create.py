@@ -142,6 +142,20 @@ def _check_root(path: str) -> None:
         raise ConfigError(f"rootfs {path} is not a directory", config_path="$.root.path")
 
 
+def check_console(compiled: plan.Plan, options: CreateOptions) -> None:
+    """A terminal takes a console socket, and the other way round. Raises ConfigError."""
+    if "console" in compiled.given and options.console_fd < 0:
+        raise ConfigError(
+            "a terminal needs a console socket", config_path="$.process.terminal", code="console-socket",
+            hint="--console-socket, or run without --detach",
+        )  # fmt: skip
+    if "console" not in compiled.given and options.console_fd >= 0:
+        raise ConfigError(
+            "a console socket, and process.terminal is not true", config_path="$.process.terminal",
+            code="console-socket",
+        )  # fmt: skip
+
+
 def _warn(spec: dict[str, Any], warn: Callable[[str], None]) -> None:
     """Tell of capabilities that don't exist or that the caller lacks: they are ignored, and that must be said
     (config.md#linux-process)."""
@@ -186,16 +200,7 @@ def create(
     spec, cgroup, compiled = prepare(container_id, bundle, more, spec=spec, rootless=options.rootless)
     if options.warn is not None:
         _warn(spec, options.warn)
-    if "console" in compiled.given and options.console_fd < 0:
-        raise ConfigError(
-            "a terminal needs a console socket", config_path="$.process.terminal", code="console-socket",
-            hint="--console-socket, or run without --detach",
-        )  # fmt: skip
-    if "console" not in compiled.given and options.console_fd >= 0:
-        raise ConfigError(
-            "a console socket, and process.terminal is not true", config_path="$.process.terminal",
-            code="console-socket",
-        )  # fmt: skip
+    check_console(compiled, options)
     if compiled.notifies:
         from ocipy.container import agent
 

@@ -161,4 +161,7 @@ personality = Kind(78, "personality", "I")
 scheduler = Kind(79, "scheduler", "IIIQQQQ")  # policy, nice, priority, flags, runtime, deadline, period in ns
 ioprio = Kind(80, "ioprio", "I")  # class and level
 
+# A helper program that must not outlive its launcher
+death_signal = Kind(93, "death_signal", "I")  # signal
+
 KINDS = tuple(value for value in tuple(globals().values()) if isinstance(value, Kind))

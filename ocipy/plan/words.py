@@ -122,4 +122,5 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "personality": lambda value: f"set personality {value:#x}",
     "scheduler": lambda policy, *_: f"set scheduling policy {policy}",
     "ioprio": lambda value: f"set I/O priority class {value >> 13} level {value & 0x1FFF}",
+    "death_signal": lambda number: f"end by signal {number} with the launcher",
 }
