@@ -7,6 +7,7 @@ this interpreter, or ``$OCIPY_BIN``); the library is the installed package.
 from __future__ import annotations
 
 import copy
+import ctypes
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +331,47 @@ def ext4(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
     yield mount
     for point in reversed(made):
         subprocess.run(["umount", str(point)], check=True)
+
+
+class Lan:
+    """A network namespace for a test, with devices that it makes itself: nothing of the machine's is in sight.
+
+    Calls run in a thread that is in it; so do the programs that they start.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, initializer=self._enter)
+        accept_dad = Path("/proc/sys/net/ipv6/conf/default/accept_dad")
+        self(accept_dad.write_text, "0")  # new addresses count at once
+
+    @staticmethod
+    def _enter() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(0x40000000) < 0:  # CLONE_NEWNET; of this thread
+            raise OSError(ctypes.get_errno(), "unshare")
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Call a function in the namespace."""
+        return self._thread.submit(function, *args, **named).result()
+
+    def ip(self, *words: str) -> str:
+        """Run ip(8) there."""
+        done = self(subprocess.run, ["ip", *words], capture_output=True, text=True, check=True)
+        return str(done.stdout)
+
+    def veth(self, name: str) -> None:
+        """Make a pair of devices, both up: NAME, and pNAME."""
+        self.ip("link", "add", name, "type", "veth", "peer", "name", f"p{name}")
+        for end in (name, f"p{name}"):
+            self.ip("link", "set", end, "up")
+
+    def close(self) -> None:
+        """Leave it, and let it go with all that is in it."""
+        self._thread.shutdown()
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """A network namespace of the test's own."""
+    made = Lan()
+    yield made
+    made.close()

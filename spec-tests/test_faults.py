@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TestBundle, fresh_id, nothing_left
+from conftest import Lan, TestBundle, fresh_id, nothing_left
 
 from ocipy import Container
 from ocipy.container.create import CreateOptions, prepare
@@ -209,6 +209,34 @@ def fail_each(bundle: TestBundle, place: Path) -> None:
             assert not os.path.exists(place / "pid"), what
             assert nothing_left(place) == [], what
         assert Path("/proc/self/mountinfo").read_text() == mounts_before
+    finally:
+        trial.close()
+
+
+@pytest.mark.parametrize("kind", [plain, user])
+def test_network_devices(kind: Callable[[TestBundle], None], place: Path, image: Path, lan: Lan) -> None:
+    """Whatever fails in a create, a network device that was to move is on the host, as it was."""
+    lan.veth("v0")
+    lan.ip("addr", "add", "192.0.2.5/24", "dev", "v0")
+    bundle = TestBundle(place / "bundle", image)
+    kind(bundle)
+    bundle.config["linux"]["netDevices"] = {"v0": {"name": "eth%d"}}
+    bundle.save()
+    trial = Trial(place, bundle)
+    try:
+        operations = trial.plan().ops
+        moves = next(n for n, op in enumerate(operations) if op.path == "$.linux.netDevices")
+        waits = next(n for n, op in enumerate(operations) if op.name == "wait_start")
+        lan(trial.run, 0, False)
+        before = descriptors()
+        address = lan.ip("addr", "show", "dev", "v0")
+        for number in range(moves, waits):
+            lan(trial.run, number, False)
+            trial.take_terminal()
+            what = f"{number}: {operations[number].name}"
+            assert lan.ip("addr", "show", "dev", "v0") == address, what
+            assert descriptors() == before, what
+            assert nothing_left(place) == [], what
     finally:
         trial.close()
 

@@ -328,6 +328,18 @@ def test_ambient_within_inheritable(config: dict[str, Any]) -> None:
     assert find(compile_(config), "caps")[0][3] == 1 << 5
 
 
+def test_network_devices_before_hooks(config: dict[str, Any]) -> None:
+    """config-linux.md#network-devices: they are asked for last before the createRuntime hooks, which may be about
+    them; and a network namespace that is joined for them must not be the runtime's own."""
+    config["linux"]["netDevices"] = {"eth0": {}}
+    config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+    config["linux"]["namespaces"][-1]["path"] = "/ns"
+    compiled = compile_(config)
+    kinds = [values[0] for values in find(compiled, "sync")]
+    assert kinds[-2:] == [ops.SYNC_DEVICES, ops.SYNC_HOOKS]
+    assert find(compiled, "open_ns")[0][3] == "/proc/self/ns/net"
+
+
 # --- what is refused, with its config path ---
 
 
@@ -336,7 +348,6 @@ def test_ambient_within_inheritable(config: dict[str, Any]) -> None:
     [
         ("process", "execCPUAffinity", {"initial": "0"}),
         ("linux", "intelRdt", {"closID": "x"}),
-        ("linux", "netDevices", {"eth0": {}}),
         ("linux", "memoryPolicy", {"mode": "MPOL_DEFAULT"}),
     ],
 )
@@ -574,6 +585,7 @@ def rich(config: dict[str, Any]) -> dict[str, Any]:
             "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}],
         },
         "personality": {"domain": "LINUX"},
+        "netDevices": {"eth0": {}},
     }
     config["root"]["readonly"] = True
     config["domainname"] = "nis"

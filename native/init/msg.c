@@ -2,6 +2,7 @@
 #include "init.h"
 
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -83,14 +84,21 @@ static int join_cgroups(struct ctx *c, const char *files) {
     return 0;
 }
 
-enum { SYNC_MAPS = 1, SYNC_CGROUP = 2, SYNC_HOOKS = 3 };
+enum { SYNC_MAPS = 1, SYNC_CGROUP = 2, SYNC_HOOKS = 3, SYNC_DEVICES = 4 };
 
-/* sync(kind): the launching side does its part, and says what is left for us. */
+/* sync(kind): the launching side does its part, and says what is left for us. For network devices it needs a hand
+ * in our network namespace, which it does not enter itself: it may have threads, and runs Python. */
 int op_sync(struct ctx *c, struct rd *r) {
     uint32_t kind = rd_u32(r);
     const char *text;
     size_t size;
-    int e = msg_send(c, MSG_SYNC, (int32_t)kind, NULL, 0, -1);
+    int netlink = -1;
+    if (kind == SYNC_DEVICES) {
+        netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+        if (netlink < 0) return fail(c, "socket");
+    }
+    int e = msg_send(c, MSG_SYNC, (int32_t)kind, NULL, 0, netlink);
+    if (netlink >= 0) close(netlink);
     if (e < 0 || (e = msg_await(c, MSG_ACK, &text, &size)) < 0) return e;
     if (kind == SYNC_CGROUP) return join_cgroups(c, text);
     if (kind == SYNC_HOOKS) {

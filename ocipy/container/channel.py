@@ -138,11 +138,12 @@ class Launched:
             os.close(self.pidfd)
             self.pidfd = -1
 
-    def until_ready(self, sync: Callable[[int], bytes]) -> None:
+    def until_ready(self, sync: Callable[[int, int], bytes]) -> None:
         """Serve the helper until all but the exec is done.
 
         Args:
-            sync: does the launching side's part of a `Sync` operation and returns the text for the helper.
+            sync: does the launching side's part of a `Sync` operation, given its kind and the descriptor that came
+                with it (or -1), and returns the text for the helper.
 
         Raises:
             LaunchError: an operation failed, with its config path; or the helper died.
@@ -159,7 +160,7 @@ class Launched:
                 self.pid, self.pidfd = message.value, message.fd
                 self._acknowledge()
             elif message.type == SYNC:
-                self._acknowledge(sync(message.value))
+                self._acknowledge(sync(message.value, message.fd))
             elif message.type == READY:
                 self.timings = list(unpack_from(f"={len(message.text) // 4}I", message.text))
                 return

@@ -13,7 +13,7 @@ from ocipy.container.join import Join
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
 from ocipy.plan.devices import is_bind
-from ocipy.plan.ops import SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
+from ocipy.plan.ops import SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.load import load, verify
 from ocipy.spec.names import CAPABILITIES
 from ocipy.state import CONFIG, SOCKET, Store, check_id
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
+    from ocipy.container.netdevices import NetDevices
 
 
 class CreateOptions:
@@ -247,6 +248,7 @@ class _Build:
         self.cgroup = cgroup
         self.plan = compiled
         self.options = options
+        self.devices: NetDevices | None = None
         self.launched: Launched | None = None
         self.own_cgroup = False
         self.hooks_ran = False
@@ -254,6 +256,10 @@ class _Build:
 
     def run(self) -> Launched:
         self._refuse_used_cgroup()
+        if configured := self.linux.get("netDevices"):
+            from ocipy.container.netdevices import NetDevices  # few containers have any
+
+            self.devices = NetDevices(configured)
         self.own_cgroup = True
         self.cgroup.create()
         join = Join(self.cgroup)
@@ -262,10 +268,12 @@ class _Build:
         early = not _mounts_disks(self.spec)
         if early:
             self.cgroup.apply(self.linux.get("resources") or {})
-        launched.until_ready(lambda kind: self._sync(kind, join))
+        launched.until_ready(lambda kind, fd: self._sync(kind, fd, join))
         if not early:
             self.cgroup.apply(self.linux.get("resources") or {})
         self._finish(launched)
+        if self.devices:
+            self.devices.close()
         return launched
 
     def _refuse_used_cgroup(self) -> None:
@@ -292,12 +300,15 @@ class _Build:
             for fd in own.values():
                 os.close(fd)
 
-    def _sync(self, kind: int, join: Join) -> bytes:
+    def _sync(self, kind: int, fd: int, join: Join) -> bytes:
         assert self.launched is not None
         if kind == SYNC_MAPS:
             write_maps(self.launched.pid, self.linux)
         elif kind == SYNC_CGROUP:
             return join.finish(self.launched)
+        elif kind == SYNC_DEVICES:
+            assert self.devices is not None
+            self.devices.move(fd)
         elif kind == SYNC_HOOKS:
             state = self.record.hook_state(CREATING, self.launched.pid)
             configured = self.spec.get("hooks") or {}
@@ -331,6 +342,10 @@ class _Build:
         """Unmake everything, in the reverse order, each step whatever became of the others."""
         if self.launched is not None:
             self.launched.kill()
+        if self.devices:
+            for failed in self.devices.restore():
+                error.add_note(failed)
+            self.devices.close()
         if self.own_cgroup:
             try:
                 self.cgroup.kill(9)

@@ -98,7 +98,7 @@ def exec_process(
         )
         written = False
         try:
-            launched.until_ready(lambda kind: join.finish(launched))
+            launched.until_ready(lambda kind, fd: join.finish(launched))
             if pid_file:
                 write_pid_file(pid_file, launched.pid)
                 written = True

@@ -47,6 +47,8 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     devices.make(b)
     b.add(ops.mkdir("$.process.cwd", b.process["cwd"], 0o755))
     devices.console(b)
+    if b.linux.get("netDevices"):  # as late as can be, for hooks and sysctls that are about them
+        b.add(ops.sync("$.linux.netDevices", ops.SYNC_DEVICES))
     hooks = spec.get("hooks") or {}
     if any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
         b.add(ops.sync("$.hooks", ops.SYNC_HOOKS))

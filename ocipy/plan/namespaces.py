@@ -87,7 +87,7 @@ def _changes(b: Builder, kind: str) -> bool:
         return True
     sysctls = [sysctl_file(key) for key in b.linux.get("sysctl") or ()]
     if kind == "network":
-        return any(file.startswith("sys/net/") for file in sysctls)
+        return bool(b.linux.get("netDevices")) or any(file.startswith("sys/net/") for file in sysctls)
     if kind == "ipc":
         return any(file.startswith(("sys/kernel/", "sys/fs/")) for file in sysctls)
     if kind == "uts":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NO_UID = 0xFFFFFFFF
 
 #: what a `sync` asks of the launching side
-SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS = 1, 2, 3
+SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES = 1, 2, 3, 4
 
 #: how an `attach` finds its mount point
 ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT, ATTACH_NO_FOLLOW, ATTACH_COPY_LINK = 1, 2, 4, 8, 16

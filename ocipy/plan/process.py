@@ -196,7 +196,7 @@ def run(b: Builder) -> None:
 
 #: properties that are refused by name until they are implemented, with where they stand
 REFUSED_PROCESS = ("execCPUAffinity",)
-REFUSED_LINUX = ("intelRdt", "netDevices", "memoryPolicy")
+REFUSED_LINUX = ("intelRdt", "memoryPolicy")
 #: properties that take a security module: where they stand, the module and its name
 LSM_PROPERTIES = (
     ("process", "apparmorProfile", "apparmor", "AppArmor"), ("process", "selinuxLabel", "selinux", "SELinux"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocipy.plan import flags
-from ocipy.plan.ops import ATTACH_COPY_LINK, ATTACH_NO_FOLLOW, SYNC_CGROUP, SYNC_HOOKS, SYNC_MAPS
+from ocipy.plan.ops import ATTACH_COPY_LINK, ATTACH_NO_FOLLOW, SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.names import RLIMITS
 
 TYPE_CHECKING = False
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _SYNC = {
     SYNC_MAPS: "the id maps", SYNC_CGROUP: "the cgroup limits, and join", SYNC_HOOKS: "the runtime's hooks",
+    SYNC_DEVICES: "the network devices",
 }  # fmt: skip
 
 
