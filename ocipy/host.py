@@ -123,9 +123,10 @@ class Host:
         capabilities: those that the caller can give to a container in its own user namespace, as bits.
         egid: the effective gid of the caller.
         set_groups: whether setgroups(2) is allowed in the caller's user namespace.
+        units: text of the kernel's lists of CPUs and memory nodes, by file, as far as they were asked for.
     """
 
-    __slots__ = ("_lsms", "capabilities", "cgroups", "egid", "euid", "in_userns", "kcore", "set_groups")
+    __slots__ = ("_lsms", "capabilities", "cgroups", "egid", "euid", "in_userns", "kcore", "set_groups", "units")
 
     def __init__(
         self,
@@ -147,6 +148,7 @@ class Host:
         self.egid = egid
         self.set_groups = set_groups
         self._lsms = lsms
+        self.units: dict[str, str] = {}
 
     @property
     def rootless(self) -> bool:
@@ -160,6 +162,22 @@ class Host:
         if self._lsms is None:
             self._lsms = frozenset(name for name, enabled in _LSMS.items() if enabled())
         return self._lsms
+
+    def cpus(self) -> str:
+        """The CPUs that are online, as a list such as ``0-3,7``."""
+        return self._units("cpu/online")
+
+    def memory_nodes(self) -> str:
+        """The NUMA nodes that have memory, as a list; "" if the kernel does not know of nodes."""
+        return self._units("node/has_memory")
+
+    def _units(self, file: str) -> str:
+        if file not in self.units:  # read when asked for: few configs name any
+            try:
+                self.units[file] = os.read_text(f"/sys/devices/system/{file}").strip()
+            except FileNotFoundError:
+                self.units[file] = ""
+        return self.units[file]
 
 
 def _apparmor() -> bool:

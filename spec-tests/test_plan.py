@@ -31,7 +31,9 @@ PATHS = {"memory": "/sys/fs/cgroup/memory/c", "cpu": "/sys/fs/cgroup/cpu,cpuacct
 
 
 def host(cgroups: Any = V2, euid: int = 0, in_userns: bool = False, lsms: tuple[str, ...] = ()) -> Host:
-    return Host(cgroups, euid, in_userns, lsms=frozenset(lsms))
+    made = Host(cgroups, euid, in_userns, lsms=frozenset(lsms))
+    made.units = {"cpu/online": "0-3,66", "node/has_memory": "0-1"}
+    return made
 
 
 def compile_(config: dict[str, Any], at: Host | None = None, **options: Any) -> plan.Plan:
@@ -328,6 +330,45 @@ def test_ambient_within_inheritable(config: dict[str, Any]) -> None:
     assert find(compile_(config), "caps")[0][3] == 1 << 5
 
 
+def test_affinity_around_the_cgroup(config: dict[str, Any]) -> None:
+    """config.md#linux-process, execCPUAffinity: `initial` before an exec'd process joins the cgroup, `final` after
+    it; and none for the container's first process. CPUs are bits of words of 64."""
+    config["process"]["execCPUAffinity"] = {"initial": "1", "final": "2-3,66"}
+    compiled = plan.compile_exec(config, host(), plan.Options("/b", "c"), 0x20000000)
+    assert names(compiled)[:3] == ["affinity", "sync", "affinity"]
+    assert find(compiled, "affinity") == [(struct.pack("=Q", 2),), (struct.pack("=QQ", 12, 4),)]
+    assert [line for name, line, _ in compiled.lines() if name == "affinity"][1] == "run on CPUs 2,3,66"
+    assert find(compile_(config), "affinity") == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "where"),
+    [
+        ("process", "execCPUAffinity", {"initial": "0-4"}, ".initial"),
+        ("process", "execCPUAffinity", {"final": "65"}, ".final"),
+        ("linux", "memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0,2"}, ".nodes"),
+    ],
+)
+def test_host_lacks_units(config: dict[str, Any], section: str, key: str, value: Any, where: str) -> None:
+    """A CPU or memory node that the host does not have is refused by its path."""
+    config[section][key] = value
+    error = refused(config)
+    assert (type(error), error.config_path) == (ConfigError, f"$.{section}.{key}{where}")
+
+
+def test_memory_policy(config: dict[str, Any]) -> None:
+    """config-linux.md#memory-policy: relative nodes are of no host; a host may know of no nodes at all."""
+    config["linux"]["memoryPolicy"] = {
+        "mode": "MPOL_INTERLEAVE", "nodes": "9", "flags": ["MPOL_F_RELATIVE_NODES"],
+    }  # fmt: skip
+    assert find(compile_(config), "mempolicy") == [(3 | 1 << 14, struct.pack("=Q", 1 << 9))]
+    config["linux"]["memoryPolicy"] = {"mode": "MPOL_DEFAULT"}
+    assert find(compile_(config), "mempolicy") == [(0, b"")]
+    bare = host()
+    bare.units["node/has_memory"] = ""
+    assert refused(config, bare).config_path == "$.linux.memoryPolicy"
+
+
 def test_network_devices_before_hooks(config: dict[str, Any]) -> None:
     """config-linux.md#network-devices: they are asked for last before the createRuntime hooks, which may be about
     them; and a network namespace that is joined for them must not be the runtime's own."""
@@ -346,9 +387,7 @@ def test_network_devices_before_hooks(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
-        ("process", "execCPUAffinity", {"initial": "0"}),
         ("linux", "intelRdt", {"closID": "x"}),
-        ("linux", "memoryPolicy", {"mode": "MPOL_DEFAULT"}),
     ],
 )
 def test_not_implemented(config: dict[str, Any], section: str, key: str, value: Any) -> None:
@@ -586,12 +625,14 @@ def rich(config: dict[str, Any]) -> dict[str, Any]:
         },
         "personality": {"domain": "LINUX"},
         "netDevices": {"eth0": {}},
+        "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
     }
     config["root"]["readonly"] = True
     config["domainname"] = "nis"
     config["process"] |= {
         "terminal": True, "oomScoreAdj": 7, "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
         "scheduler": {"policy": "SCHED_BATCH"}, "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
+        "execCPUAffinity": {"initial": "0", "final": "2-3,66"},
     }  # fmt: skip
     config["process"]["user"] |= {"umask": 0o27, "additionalGids": [5]}
     config["mounts"] += [
@@ -618,7 +659,7 @@ def test_words(config: dict[str, Any]) -> None:
     plans = [
         rich_plan, compile_(user_namespace(joined)), compile_(config, no_pivot=True),
         compile_(rich(config), host(V1)),
-        plan.compile_exec(config, host(), plan.Options("/b", "c"), 0x20000000),
+        plan.compile_exec(rich(config), host(), plan.Options("/b", "c"), 0x20000000),
         compile_(queue, host(lsms=("selinux",))),
         criu.serve_restore("/usr/sbin/criu", [], "/b/rootfs", "/run/ocipy/c"),
         criu.network({"net.core.somaxconn": "9"}),
@@ -642,6 +683,7 @@ def test_words_of_some(config: dict[str, Any]) -> None:
     assert lines["umask"] == "set umask 0027"
     assert lines["root_attr"] == "make the root ro slave"
     assert lines["exec"] == "exec true"
+    assert lines["mempolicy"] == "set memory policy 0x8002 on nodes 0,1"
     assert lines["bounding"] == "keep in the bounding set: CAP_KILL,CAP_NET_BIND_SERVICE,CAP_AUDIT_WRITE"
 
 

@@ -114,6 +114,13 @@ int op_no_new_privs(struct ctx *c, struct rd *r) {
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? fail(c, "prctl(PR_SET_NO_NEW_PRIVS)") : 0;
 }
 
+/* Bytes of a plan, copied to where the kernel may take them for a structure; NULL if there is no room. */
+static void *aligned(const uint8_t *raw, size_t size) {
+    void *copy = arena(size);
+    if (copy && size) memcpy(copy, raw, size);
+    return copy;
+}
+
 /* seccomp(flags, program): with a listener, that goes to whoever waits for us, in the one system call that the filter
  * must let through besides the exec. It is closed by the exec. */
 int op_seccomp(struct ctx *c, struct rd *r) {
@@ -122,9 +129,8 @@ int op_seccomp(struct ctx *c, struct rd *r) {
     const uint8_t *program = rd_bytes(r, &size);
     if (r->bad || size % sizeof(struct sock_filter) || size / sizeof(struct sock_filter) > BPF_MAXINSNS)
         return failf(c, NULL, -EPROTO, "bad program");
-    void *copy = arena(size); /* aligned */
+    void *copy = aligned(program, size);
     if (!copy) return failf(c, NULL, -ENOMEM, "plan arena");
-    memcpy(copy, program, size);
     struct sock_fprog p = {(unsigned short)(size / sizeof(struct sock_filter)), copy};
     long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p);
     if (listener < 0) return fail(c, "seccomp");
@@ -156,6 +162,26 @@ int op_scheduler(struct ctx *c, struct rd *r) {
 
 int op_ioprio(struct ctx *c, struct rd *r) {
     return syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, rd_u32(r)) < 0 ? fail(c, "ioprio_set") : 0;
+}
+
+/* mempolicy(mode and flags, nodes as bits): of this process, which the program and its children inherit. */
+int op_mempolicy(struct ctx *c, struct rd *r) {
+    uint32_t mode = rd_u32(r), size;
+    const uint8_t *raw = rd_bytes(r, &size);
+    const void *nodes = aligned(raw, size);
+    if (!nodes) return failf(c, NULL, -ENOMEM, "plan arena");
+    /* the kernel takes one off the number of bits */
+    long e = syscall(SYS_set_mempolicy, mode, size ? nodes : NULL, size ? size * 8ul + 1 : 0);
+    return e < 0 ? fail(c, "set_mempolicy") : 0;
+}
+
+/* affinity(CPUs as bits) */
+int op_affinity(struct ctx *c, struct rd *r) {
+    uint32_t size;
+    const uint8_t *raw = rd_bytes(r, &size);
+    const void *cpus = aligned(raw, size);
+    if (!cpus) return failf(c, NULL, -ENOMEM, "plan arena");
+    return syscall(SYS_sched_setaffinity, 0, size, cpus) < 0 ? fail(c, "sched_setaffinity") : 0;
 }
 
 /* death_signal(signal): comes when the thread that launched this process ends. It outlives the exec, and is not

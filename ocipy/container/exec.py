@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ocipy.cgroups.base import Cgroup
 
 
+#: what holds for a process that does not say otherwise: the container's own
+INHERITED = ("scheduler", "ioPriority", "execCPUAffinity")
+
+
 def process_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The process to run: the container's own with some members replaced. ``env`` is added to the
     container's, later entries winning; a value of None leaves the container's as it is."""
@@ -53,7 +57,8 @@ def exec_process(
 
     Args:
         record: of a created or running container.
-        process: as ``process`` of config.json.
+        process: as ``process`` of config.json; without ``scheduler``, ``ioPriority`` or ``execCPUAffinity`` it has
+            those of the container's.
         stdio, preserve_fds, console_fd, pid_file, pidfd_socket, listen_fds, listen_names: as for create.
         cgroup: to run it in, instead of the container's own.
         ignore_paused: a paused container is no error: the process runs when it is resumed, and this waits for that.
@@ -73,7 +78,9 @@ def exec_process(
         raise StateError(f"cannot exec in a stopped container: container not running: {record.entry.id!r} is {status}",
                          code="not-running")  # fmt: skip
     verify_process(process)
-    config = record.config() | {"process": process}
+    config = record.config()
+    own = config.get("process") or {}
+    config["process"] = process = {name: own[name] for name in INHERITED if own.get(name)} | process
     pidfd = record.pidfd()
     if pidfd < 0:
         raise stop.not_running(record)
@@ -92,7 +99,8 @@ def exec_process(
             from ocipy.container.agent import Agent, wanted
 
             agent = Agent(wanted(config["linux"]["seccomp"]))
-        join = _join(record, cgroup)
+        initial = (process.get("execCPUAffinity") or {}).get("initial")
+        join = _join(record, cgroup, bool(initial))
         launched = join.launch(
             compiled, given={"pidfd": pidfd, "console": console_fd}, stdio=stdio, preserve=preserve_fds
         )
@@ -129,13 +137,13 @@ def exec_process(
             agent.close()
 
 
-def _join(record: Record, cgroup: Cgroup | None) -> Join:
+def _join(record: Record, cgroup: Cgroup | None, late: bool) -> Join:
     """The way into the cgroup: the given one, or the container's, or where its init has gone."""
     if cgroup is not None:
-        return Join(cgroup)
+        return Join(cgroup, late=late)
     own = record.cgroup()
     assert own is not None  # recorded before anything was launched
-    return Join(own, record.pid)
+    return Join(own, record.pid, late=late)
 
 
 def _differing(pid: int) -> int:

@@ -20,6 +20,10 @@ _OF_NAMESPACES = {
 
 _HINTS = {
     ("rlimit", EPERM): "raising a hard limit takes CAP_SYS_RESOURCE",
+    ("scheduler", EPERM): "it takes CAP_SYS_NICE, or real-time runtime in the cgroup, or all CPUs for SCHED_DEADLINE",
+    ("scheduler", EINVAL): "a policy or flag that this kernel does not have?",
+    ("mempolicy", EINVAL): "a mode or flag that this kernel does not have, or no node of the cgroup's cpuset?",
+    ("affinity", EINVAL): "no CPU of the cgroup's cpuset?",
     ("keyring", EDQUOT): "the user's keyrings are used up, /proc/key-users; --no-new-keyring makes none",
     ("open_tree", EINVAL): "in a user namespace what is mounted below a source goes with it: the option rbind",
     ("idmap", EPERM): "its ids are mapped already, or its file system belongs to another user namespace",

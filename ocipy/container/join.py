@@ -22,19 +22,21 @@ class Join:
     Moving it from outside, by its pid, is the fallback: that waits for a grace period of the kernel's.
     """
 
-    def __init__(self, cgroup: Cgroup, init: int = 0) -> None:
+    def __init__(self, cgroup: Cgroup, init: int = 0, *, late: bool = False) -> None:
         self.cgroup = cgroup
         self._init = init  # of the container, for an exec
+        self._late = late  # whether it has something to do before it is there
         self._files: list[str] = []
         self._outside = False
 
     def launch(self, plan: Plan, **options: Any) -> Launched:
         """:func:`ocipy.container.channel.launch` into the cgroup. Raises LaunchError, CgroupError."""
         fd, self._files = self.cgroup.joining()
+        self._outside = self._late and fd >= 0
         try:
-            return launch(plan, cgroup_fd=fd, **options)
+            return launch(plan, cgroup_fd=-1 if self._late else fd, **options)
         except LaunchError:
-            if fd < 0:
+            if fd < 0 or self._late:
                 raise
             # refused there (a cgroup with controllers takes no processes, an old kernel no fd)? Then `add`
             # says why, or does it

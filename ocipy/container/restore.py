@@ -226,6 +226,6 @@ def _run_plan(compiled: plan.Plan, **given: int) -> None:
     """Have the helper execute a plan that ends in `ready`. Raises LaunchError."""
     launched = launch(compiled, given=given)
     try:
-        launched.until_ready(lambda _: b"")
+        launched.until_ready(lambda kind, fd: b"")
     finally:
         launched.kill()

@@ -36,6 +36,8 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     """
     b = Builder(spec, host, options)
     process.refuse(b)
+    for name in ("initial", "final"):  # for execs; what could not be had is to be known now
+        process.affinity(b, name)
     namespaces.collect(b)
     process.early(b)
     entry = len(b.ops)
@@ -99,7 +101,11 @@ def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int)
     process.early(b)
     process.labels(b)
     user = kinds & namespaces.USER
+    if initial := process.affinity(b, "initial"):
+        b.add(initial)
     b.add(ops.sync("", ops.SYNC_CGROUP))  # before the join: the cgroup files are the host's
+    if final := process.affinity(b, "final"):
+        b.add(final)
     b.add(ops.dumpable("", 0))
     b.add(ops.setns_pidfd("", b.give("pidfd"), kinds))
     if user:

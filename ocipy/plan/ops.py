@@ -160,6 +160,8 @@ seccomp = Kind(77, "seccomp", "Ib")  # flags, program
 personality = Kind(78, "personality", "I")
 scheduler = Kind(79, "scheduler", "IIIQQQQ")  # policy, nice, priority, flags, runtime, deadline, period in ns
 ioprio = Kind(80, "ioprio", "I")  # class and level
+mempolicy = Kind(85, "mempolicy", "Ib")  # mode and flags, nodes as bits
+affinity = Kind(86, "affinity", "b")  # CPUs as bits
 
 # A helper program that must not outlive its launcher
 death_signal = Kind(93, "death_signal", "I")  # signal

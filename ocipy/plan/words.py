@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _struct import unpack
+
 from ocipy.plan import flags
 from ocipy.plan.ops import ATTACH_COPY_LINK, ATTACH_NO_FOLLOW, SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.names import RLIMITS
@@ -30,6 +32,16 @@ def args(words: list[str]) -> str:
 
 def _joined(*words: str) -> str:
     return " ".join(word for word in words if word)
+
+
+def _numbers(mask: bytes) -> str:
+    """The numbers of the bits of a mask, which is of words of 64 bits."""
+    words = unpack(f"={len(mask) // 8}Q", mask)
+    return ",".join(str(n) for n in range(64 * len(words)) if words[n // 64] >> n % 64 & 1)
+
+
+def _mempolicy(mode: int, nodes: bytes) -> str:
+    return f"set memory policy {mode:#x}{f' on nodes {_numbers(nodes)}' if nodes else ''}"
 
 
 def _new_fs(_slot: int, kind: str, _source: str, options: list[str], attributes: int) -> str:
@@ -123,5 +135,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "personality": lambda value: f"set personality {value:#x}",
     "scheduler": lambda policy, *_: f"set scheduling policy {policy}",
     "ioprio": lambda value: f"set I/O priority class {value >> 13} level {value & 0x1FFF}",
+    "mempolicy": _mempolicy,
+    "affinity": lambda cpus: f"run on CPUs {_numbers(cpus)}",
     "death_signal": lambda number: f"end by signal {number} with the launcher",
 }
