@@ -547,6 +547,21 @@ def test_time_offsets(cli: Cli, bundle: TestBundle, user: bool) -> None:
 
 
 @needs_time
+def test_time_offsets_of_exec(cli: Cli, bundle: TestBundle) -> None:
+    """config-linux.md#offset-for-time-namespace: they hold for what exec runs; into the past, and of a part of a
+    second, as well."""
+    bundle.config["linux"]["namespaces"].append({"type": "time"})
+    bundle.config["linux"]["timeOffsets"] = {
+        "monotonic": {"secs": -1, "nanosecs": 999999999}, "boottime": {"secs": 4000000},
+    }  # fmt: skip
+    name = cli.start(bundle.args("sleep", "1000"))
+    words = cli("exec", name, "sh", "-c", "cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime").stdout.split()
+    assert words[:6] == ["monotonic", "-1", "999999999", "boottime", "4000000", "0"]
+    assert int(words[6]) > 4000000
+    cli("delete", "--force", name)
+
+
+@needs_time
 def test_time_offset_before_boot(cli: Cli, bundle: TestBundle) -> None:
     """time_namespaces(7): an offset that would take a clock below zero is an error with the config path."""
     bundle.config["linux"]["namespaces"].append({"type": "time"})

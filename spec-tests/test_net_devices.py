@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Cli, Lan, TestBundle, until
+from conftest import Cli, Lan, TestBundle, fresh_id, until
 
 SHOW = "ip addr; for n in /sys/class/net/*; do echo \"$n $(cat $n/address) $(cat $n/mtu)\"; done"
 
@@ -211,7 +211,7 @@ def test_unprivileged(cli: Cli, bundle: TestBundle, lan: Lan, neighbour: int) ->
     lan.veth("v0")
     before = state(lan, "v0")
     words = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
-    words += cli.command("run", "--bundle", str(devices(bundle, v0="").save()), "ocipytest-unprivileged")
+    words += cli.command("run", "--bundle", str(devices(bundle, v0="").save()), fresh_id())
     done = lan(subprocess.run, words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]

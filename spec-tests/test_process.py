@@ -532,58 +532,6 @@ def test_oom_score_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     assert cli.run(bundle.args("cat", "/proc/self/oom_score_adj")).stdout == "123\n"
 
 
-@pytest.mark.parametrize(
-    ("scheduler", "policy", "value"),
-    [
-        ({"policy": "SCHED_BATCH", "nice": 7}, 3, "7"),
-        ({"policy": "SCHED_IDLE"}, 5, None),
-        ({"policy": "SCHED_OTHER", "nice": 19}, 0, "19"),
-        ({"policy": "SCHED_FIFO", "priority": 11}, 1, "-12"),
-        ({"policy": "SCHED_RR", "priority": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}, 2, "-4"),
-    ],
-)
-def test_scheduler(
-    cli: Cli, bundle: TestBundle, scheduler: dict[str, Any], policy: int, value: str | None
-) -> None:
-    """config.md#linux-process, scheduler: policy, nice value and priority."""
-    if policy in (1, 2):
-        try:
-            os.sched_setscheduler(0, policy, os.sched_param(1))
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        except PermissionError as error:
-            pytest.skip(f"sched_setscheduler: {error}")
-        if any(Path("/sys/fs/cgroup").glob("cpu*/cpu.rt_runtime_us")):  # a new cgroup has no time for these
-            bundle.config["linux"]["resources"] = {
-                "cpu": {"realtimeRuntime": 1000, "realtimePeriod": 1000000}
-            }
-    bundle.config["process"]["scheduler"] = scheduler
-    name = cli.start(bundle.args("sleep", "1000"))
-    fields = Path(f"/proc/{cli.state(name)['pid']}/stat").read_text().rpartition(")")[2].split()
-    cli("delete", "--force", name)
-    assert int(fields[38]) == policy
-    if value is not None:
-        assert value == (fields[16] if policy in (0, 3) else fields[15])
-
-
-def test_io_priority(cli: Cli, bundle: TestBundle) -> None:
-    """config.md#linux-process, ioPriority: class and priority."""
-    bundle.config["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_BE", "priority": 6}
-    name = cli.start(bundle.args("sleep", "1000"))
-    done = subprocess.run(
-        ["ionice", "-p", str(cli.state(name)["pid"])], capture_output=True, text=True, check=True
-    )
-    cli("delete", "--force", name)
-    assert done.stdout.split() == ["best-effort:", "prio", "6"]
-
-
-def test_personality(cli: Cli, bundle: TestBundle) -> None:
-    """config-linux.md#personality: the execution domain of the program."""
-    own = Path("/proc/self/personality").read_text()
-    assert cli.run(bundle.args("cat", "/proc/self/personality")).stdout == own
-    bundle.config["linux"]["personality"] = {"domain": "LINUX32"}
-    assert cli.run(bundle.args("cat", "/proc/self/personality")).stdout == "00000008\n"
-
-
 # --- descriptors and signals ---
 
 

@@ -294,6 +294,16 @@ def test_keyring(cli: Cli, bundle: TestBundle) -> None:
     assert f" _ses.{created}: " not in Path("/proc/keys").read_text()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/keys"), reason="this kernel has no /proc/keys")
+@pytest.mark.parametrize("new", [True, False])
+def test_keyring_of_exec(cli: Cli, bundle: TestBundle, new: bool) -> None:
+    """What exec runs has a session keyring of the container's name, unless that was created with --no-new-keyring."""
+    bundle.config["linux"]["maskedPaths"] = []
+    name = cli.start(bundle.args("sleep", "1000"), *(() if new else ("--no-new-keyring",)))
+    assert (f" _ses.{name}: " in cli("exec", name, "cat", "/proc/keys").stdout) == new
+    cli("delete", "--force", name)
+
+
 # --- a damaged plan (CVE-2021-43784) ---
 
 

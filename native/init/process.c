@@ -149,6 +149,8 @@ int op_scheduler(struct ctx *c, struct rd *r) {
         int32_t nice;
         uint32_t priority;
         uint64_t runtime, deadline, period;
+        uint32_t least, most; /* utilization, which the config has no values for; without room for them their flags
+                               * are invalid, not unsupported */
     } a = {.size = sizeof a};
     a.policy = rd_u32(r);
     a.nice = (int32_t)rd_u32(r);

@@ -86,9 +86,10 @@ def exec_process(
         raise stop.not_running(record)
     agent = None
     try:
+        created = record.data.get("plan_options", {})
         options = plan.Options(
-            record.data["bundle"], record.entry.id, listen_pid=listen_fds > 0,
-            env=listen_env(listen_fds, listen_names) if listen_fds else None,
+            record.data["bundle"], record.entry.id, no_new_keyring=created.get("no_new_keyring", False),
+            listen_pid=listen_fds > 0, env=listen_env(listen_fds, listen_names) if listen_fds else None,
         )  # fmt: skip
         compiled = plan.compile_exec(config, host.facts(), options, _differing(record.pid))
         if "console" in compiled.given and console_fd < 0:

@@ -36,6 +36,7 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     """
     b = Builder(spec, host, options)
     process.refuse(b)
+    process.startable(b)
     for name in ("initial", "final"):  # for execs; what could not be had is to be known now
         process.affinity(b, name)
     namespaces.collect(b)

@@ -131,6 +131,24 @@ def _scheduling(b: Builder) -> None:
         b.add(ops.ioprio("$.process.ioPriority", value))
 
 
+def startable(b: Builder) -> None:
+    """Refuse what can't be done between `create` and `start`.
+
+    Raises:
+        Unsupported: startContainer hooks, of a process that may not fork.
+    """
+    scheduler = b.process.get("scheduler") or {}
+    if (
+        scheduler.get("policy") == "SCHED_DEADLINE"
+        and "SCHED_FLAG_RESET_ON_FORK" not in (scheduler.get("flags") or ())
+        and (b.spec.get("hooks") or {}).get("startContainer")
+    ):
+        raise Unsupported(
+            "the kernel lets no SCHED_DEADLINE process fork, and so it can't run startContainer hooks",
+            config_path="$.process.scheduler.flags", hint="add SCHED_FLAG_RESET_ON_FORK",
+        )  # fmt: skip
+
+
 def _memory_policy(b: Builder) -> None:
     policy = b.linux.get("memoryPolicy")
     if not policy:
