@@ -37,7 +37,10 @@ def state(lan: Lan, name: str) -> dict[str, Any]:
     ]
     return {k: link[k] for k in ("ifname", "address", "mtu", "flags")} | {
         "addresses": sorted(addresses, key=str),
-        "routes": sorted(line.strip() for text in routes for line in text.splitlines()),
+        # those of the kernel's own come some time after the addresses
+        "routes": sorted(
+            line.strip() for text in routes for line in text.splitlines() if "proto kernel" not in line
+        ),
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -198,15 +197,13 @@ def test_io_priority(cli: Cli, bundle: TestBundle, priority: dict[str, Any], wor
     assert done.stdout.strip() == words
 
 
-MACHINES = {"x86_64": "i686", "aarch64": "armv8l"}
+def machine(*words: str) -> str:
+    """What uname(2) says of the machine; not every architecture has another word for 32 bits."""
+    return subprocess.run([*words, "uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.skipif(platform.machine() not in MACHINES, reason=f"uname: {platform.machine()}")
-@pytest.mark.parametrize(
-    ("domain", "value", "machine"),
-    [("LINUX", 0, platform.machine()), ("LINUX32", 8, MACHINES.get(platform.machine(), ""))],
-)
-def test_personality(cli: Cli, bundle: TestBundle, domain: str, value: int, machine: str) -> None:
+@pytest.mark.parametrize(("domain", "value"), [("LINUX", 0), ("LINUX32", 8)])
+def test_personality(cli: Cli, bundle: TestBundle, domain: str, value: int) -> None:
     """config-linux.md#personality: the execution domain of the program and of what exec runs, whatever the caller's;
     without one it is the caller's."""
     shutil.copy(bundle.rootfs / "bin/busybox", bundle.rootfs / "bin/uname")
@@ -220,12 +217,13 @@ def test_personality(cli: Cli, bundle: TestBundle, domain: str, value: int, mach
         return done.stdout.split()
 
     path = str(bundle.sh(script).save())
-    assert run(*cli.command("run", "--bundle", path, fresh_id())) == ["00040000", platform.machine()]
+    assert run(*cli.command("run", "--bundle", path, fresh_id())) == ["00040000", machine()]
+    expected = [f"{value:08x}", machine("setarch", "linux32") if value else machine()]
     bundle.config["linux"]["personality"] = {"domain": domain}
     bundle.save()
-    assert run(*cli.command("run", "--bundle", path, fresh_id())) == [f"{value:08x}", machine]
+    assert run(*cli.command("run", "--bundle", path, fresh_id())) == expected
     name = cli.start(bundle.args("sleep", "1000"))
-    assert run(*cli.command("exec", name, "sh", "-c", script)) == [f"{value:08x}", machine]
+    assert run(*cli.command("exec", name, "sh", "-c", script)) == expected
     cli("delete", "--force", name)
 
 
