@@ -42,6 +42,8 @@ def document() -> dict[str, Any]:
                 "supportedFlags": seccomp.supported_flags(),
             },
             **{module: {"enabled": True} for _, _, module, _ in process.LSM_PROPERTIES},
+            "memoryPolicy": {"modes": sorted(process.MEMORY_POLICIES), "flags": sorted(process.MEMORY_POLICY_FLAGS)},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"io.github.seccomp.libseccomp.version": seccomp.version()},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -31,6 +31,7 @@ CLAIMS = {
     "seccomp.enabled": "test_seccomp.py",
     "apparmor.enabled": "test_lsm.py",
     "selinux.enabled": "test_lsm.py",
+    "netDevices.enabled": "test_net_devices.py",
 }
 
 
@@ -219,6 +220,18 @@ def test_seccomp_flags(cli: Cli, bundle: TestBundle) -> None:
         )
         done = cli.run(bundle, code=0 if supported else None)
         assert supported or done.returncode == 0 or "$.linux.seccomp.flags" in done.stderr
+
+
+def test_memory_policies(cli: Cli, bundle: TestBundle) -> None:
+    """features-linux.md#memorypolicy: each mode and flag is known; the rest is the host's affair."""
+    policy = LINUX["memoryPolicy"]
+    assert len(policy["modes"]) == 7
+    for mode in policy["modes"]:
+        nodes = {} if mode in ("MPOL_DEFAULT", "MPOL_LOCAL") else {"nodes": "0"}
+        for flags in ([], *([flag] for flag in policy["flags"])):
+            bundle.config["linux"]["memoryPolicy"] = {"mode": mode, "flags": flags, **nodes}
+            done = cli("explain", str(bundle.save()), code=None)
+            assert "set memory policy" in done.stdout or "this kernel has no NUMA" in done.stderr
 
 
 def test_claims_have_tests() -> None:

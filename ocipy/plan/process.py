@@ -275,7 +275,6 @@ def run(b: Builder) -> None:
 
 
 #: properties that are refused by name until they are implemented, with where they stand
-REFUSED_PROCESS: tuple[str, ...] = ()
 REFUSED_LINUX = ("intelRdt",)
 #: properties that take a security module: where they stand, the module and its name
 LSM_PROPERTIES = (
@@ -290,13 +289,9 @@ def refuse(b: Builder) -> None:
     Raises:
         Unsupported: with the property's config path.
     """
-    for names, section, where in (
-        (REFUSED_PROCESS, b.process, "$.process"),
-        (REFUSED_LINUX, b.linux, "$.linux"),
-    ):
-        for name in names:
-            if section.get(name):
-                raise Unsupported(f"{name} is not implemented", config_path=f"{where}.{name}")
+    for name in REFUSED_LINUX:
+        if b.linux.get(name):
+            raise Unsupported(f"{name} is not implemented", config_path=f"$.linux.{name}")
     for at, name, module, words in LSM_PROPERTIES:
         if getattr(b, at).get(name) and module not in b.host.lsms:
             raise Unsupported(
