@@ -61,6 +61,7 @@ def test_both(cli: Cli, bundle: TestBundle) -> None:
 
 @needs_two
 @needs_cpuset
+@pytest.mark.spec("config#linux-process-9")
 def test_initial_before_the_cgroup(cli: Cli, bundle: TestBundle) -> None:
     """`initial` is set before the transition to the container's cgroup: it may be a CPU that the cgroup does not
     have. After it, the kernel decides, or `final`, which the cgroup must have."""

@@ -222,6 +222,7 @@ def test_seccomp_flags(cli: Cli, bundle: TestBundle) -> None:
         assert supported or done.returncode == 0 or "$.linux.seccomp.flags" in done.stderr
 
 
+@pytest.mark.spec("features-linux#memorypolicy-1", "features-linux#memorypolicy-2")
 def test_memory_policies(cli: Cli, bundle: TestBundle) -> None:
     """features-linux.md#memorypolicy: each mode and flag is known; the rest is the host's affair."""
     policy = LINUX["memoryPolicy"]

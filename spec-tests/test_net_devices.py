@@ -73,6 +73,7 @@ def neighbour() -> Iterator[int]:
 # --- what moves ---
 
 
+@pytest.mark.spec("config-linux#network-devices-1", "config-linux#network-devices-5", "config-linux#network-devices-6")
 def test_move(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     """The device is in the container and no longer on the host, by its new name, up, with its permanent addresses of
     global scope and no others, and with what else it is."""
@@ -90,6 +91,7 @@ def test_move(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     assert "203.0.113.9" not in lines
 
 
+@pytest.mark.spec("config-linux#network-devices-1", "config-linux#network-devices-4")
 def test_names(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     """Several devices: one keeps its name, two exchange theirs, and templates get numbers from the kernel."""
     for number in range(5):
@@ -102,6 +104,10 @@ def test_names(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     assert {inside[name] for name in inside if name.startswith("eth")} == set(macs[3:])
 
 
+@pytest.mark.spec(
+    "config-linux#namespace-lifecycle-and-container-termination-1",
+    "config-linux#namespace-lifecycle-and-container-termination-2",
+)
 def test_gone_with_the_container(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     """Namespace lifecycle: the runtime does not move a device back; a virtual one ends with its namespace."""
     lan.veth("v0")
@@ -161,6 +167,7 @@ def test_hooks_and_sysctl(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
 # --- what is refused, and what is left then ---
 
 
+@pytest.mark.spec("config-linux#network-devices-2")
 def test_missing(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     """A device that the host does not have: an error with its config path, before anything is made."""
     lan.veth("v0")
@@ -172,6 +179,7 @@ def test_missing(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     assert "no network device other" in lan(cli.run, devices(bundle, other=""), code=1).stderr
 
 
+@pytest.mark.spec("config-linux#network-devices-3")
 def test_name_in_use(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     """A name that the container has already: an error, and the device stays where it was, and so does another that
     had moved before it."""
@@ -184,6 +192,7 @@ def test_name_in_use(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     assert [state(lan, "v0"), state(lan, "v1")] == before
 
 
+@pytest.mark.spec("config-linux#network-devices-2")
 def test_immovable(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     """A device that the kernel keeps in its namespace."""
     lan.veth("v0")

@@ -61,6 +61,7 @@ def scheduled(cli: Cli, bundle: TestBundle) -> Callable[..., tuple[str, int, int
     return run
 
 
+@pytest.mark.spec("config#linux-process-6")
 @pytest.mark.parametrize(
     ("scheduler", "policy", "nice"),
     [
@@ -99,14 +100,17 @@ def test_realtime(
 
 
 @needs_deadline
+@pytest.mark.spec("config#linux-process-6")
 @pytest.mark.parametrize("flags", [[], ["SCHED_FLAG_RESET_ON_FORK"], ["SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN"]])
 def test_deadline(bundle: TestBundle, scheduled: Callable[..., Any], flags: list[str]) -> None:
     """config.md#linux-process, scheduler: SCHED_DEADLINE with its parameters in nanoseconds, set while there still is
-    the capability for it; a period of 0 is the deadline."""
+    the capability for it; a period of 0, which it is if not set, is
+    the deadline."""
     bundle.config["process"]["user"] = {"uid": 1000, "gid": 1000}
     policy = "SCHED_DEADLINE" + "|SCHED_RESET_ON_FORK" * ("SCHED_FLAG_RESET_ON_FORK" in flags)
     assert scheduled(DEADLINE | {"flags": flags}) == (policy, 0, 0, "5000000/10000000/20000000")
-    assert scheduled(DEADLINE | {"flags": flags, "period": 0})[3] == "5000000/10000000/10000000"
+    short = {name: value for name, value in DEADLINE.items() if name != "period"}
+    assert scheduled(short | {"flags": flags})[3] == "5000000/10000000/10000000"
 
 
 @needs_deadline
@@ -122,6 +126,7 @@ def test_deadline_and_hooks(cli: Cli, bundle: TestBundle) -> None:
     assert (bundle.rootfs / "ran").read_text() == "ran\n"
 
 
+@pytest.mark.spec("config#linux-process-6")
 def test_nice_of_the_caller(cli: Cli, bundle: TestBundle) -> None:
     """config.md#linux-process, scheduler, nice: 0 if not set, whatever the caller's; which is that of a program without
     a scheduler."""
@@ -247,11 +252,3 @@ def test_exec(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     file.write_text(json.dumps(process))
     assert cli("exec", "--process", str(file), name).stdout.split()[:3] == ["0", "0", "idle"]
     cli("delete", "--force", name)
-
-
-def test_console_size_without_terminal(cli: Cli, bundle: TestBundle) -> None:
-    """config.md#process, consoleSize: ignored where terminal is false or unset."""
-    bundle.config["process"]["consoleSize"] = {"height": 10, "width": 10}
-    assert cli.run(bundle.sh("test -t 0 || echo none")).stdout == "none\n"
-    bundle.config["process"]["terminal"] = False
-    assert cli.run(bundle.sh("test -t 0 || echo none")).stdout == "none\n"
