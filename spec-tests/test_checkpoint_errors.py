@@ -170,3 +170,10 @@ def test_joined_namespace(criu: str, bundle: TestBundle, dump: Dump, kind: str) 
     bundle.config["linux"]["namespaces"] = [*kinds, {"type": kind, "path": f"/proc/self/ns/{file}"}]
     dump.restore(bundle, fresh_id(), code=1)
     assert "$.linux.namespaces[" in dump.said
+
+
+def test_network_devices(criu: str, bundle: TestBundle, dump: Dump) -> None:
+    """config-linux.md#network-devices: a restore moves none, and says so."""
+    bundle.config["linux"]["netDevices"] = {"eth7": {}}
+    dump.restore(bundle, fresh_id(), code=1)
+    assert "$.linux.netDevices" in dump.said

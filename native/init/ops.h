@@ -61,7 +61,7 @@
     X(80, ioprio, op_ioprio)             \
     X(81, file_label, op_file_label)     \
     X(85, mempolicy, op_mempolicy)       \
-    X(86, affinity, op_affinity)\
+    X(86, affinity, op_affinity)         \
     X(93, death_signal, op_death_signal)
 
 #endif

@@ -177,7 +177,7 @@ class Criu:
 
     def _until_it_runs(self, sync: Callable[[Launched], bytes] | None) -> None:
         launched = self.launched
-        launched.until_ready(lambda kind: sync(launched) if sync and kind == SYNC_CGROUP else b"")
+        launched.until_ready(lambda kind, fd: sync(launched) if sync and kind == SYNC_CGROUP else b"")
         launched.channel.send(ACK)
         answer = launched.channel.receive()  # the end of the channel, unless the exec failed
         if answer is not None and answer.type == ERROR:

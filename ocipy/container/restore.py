@@ -70,6 +70,11 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
         _warn(spec, options.create.warn)
     check_console(compiled, options.create)
     external.namespaces(spec)
+    if (spec.get("linux") or {}).get("netDevices"):
+        raise Unsupported(
+            "network devices of the host don't move into a restored container", config_path="$.linux.netDevices",
+            hint="leave it out, and move them by a createRuntime hook",
+        )  # fmt: skip
     if options.lsm_mount_context and "selinux" not in host.facts().lsms:
         raise Unsupported("--lsm-mount-context: SELinux is not enabled on this host")  # CRIU would ignore it
     streams = criu.read_descriptors(options.image_path)
