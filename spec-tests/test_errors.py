@@ -526,7 +526,6 @@ def test_unsupported(refused_create: RefusedCreate, bundle: TestBundle) -> None:
     """What a config asks for and is not there is an error, never ignored (config.md, `MUST generate an error`)."""
     for section, name, value in (
         ("linux", "mountLabel", "system_u:object_r:svirt_sandbox_file_t:s0:c715,c811"),
-        ("linux", "intelRdt", {"closID": "x"}),
     ):
         bundle.config[section][name] = value
         found = refused_create(bundle)

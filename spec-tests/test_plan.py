@@ -385,19 +385,6 @@ def test_network_devices_before_hooks(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [
-        ("linux", "intelRdt", {"closID": "x"}),
-    ],
-)
-def test_not_implemented(config: dict[str, Any], section: str, key: str, value: Any) -> None:
-    """What is not implemented is refused by its path, never passed over."""
-    config[section][key] = value
-    error = refused(config)
-    assert (type(error), error.config_path) == (Unsupported, f"$.{section}.{key}")
-
-
-@pytest.mark.parametrize(
     ("section", "key", "module"),
     [
         ("process", "apparmorProfile", "AppArmor"),

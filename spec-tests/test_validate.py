@@ -228,12 +228,12 @@ def test_process_of_exec() -> None:
 
 
 def test_resources_of_update() -> None:
-    load.verify_resources({"memory": {"limit": 2**30}, "pids": {}, "unified": {"memory.high": "max"}})
+    load.verify_linux({"resources": {"memory": {"limit": 2**30}, "pids": {}, "unified": {"memory.high": "max"}}})
     for resources, path in (
         ([], ""), ({"memory": {"limit": "1G"}}, ".memory.limit"), ({"cpu": {"idle": 2}}, ".cpu.idle"),
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
-            load.verify_resources(resources)
+            load.verify_linux({"resources": resources})
         assert caught.value.config_path == f"$.linux.resources{path}"
 
 

@@ -21,8 +21,8 @@ COLD = {
     "ocipy.cgroups": {"devices", "explain", "oom", "stats"},
     "ocipy.cli": {"checkpoint", "events", "explain", "features", "list", "log", "ps", "regex", "restore", "spec",
                   "update", "validate"},
-    "ocipy.container": {"agent", "checkpoint", "criu", "external", "handover", "hints", "members", "netdevices",
-                        "netlink", "notify", "restore", "terminal", "update", "userns"},
+    "ocipy.container": {"agent", "checkpoint", "criu", "external", "handover", "hints", "intelrdt", "members",
+                        "netdevices", "netlink", "notify", "restore", "terminal", "update", "userns"},
     "ocipy.plan": {"criu", "words"},
     "ocipy.spec": {"defaults", "notices", "place", "usual", "validate"},
 }

@@ -56,7 +56,7 @@ def run(context: Context) -> int:
         if cgroup is None or not record.alive():
             raise stop.not_running(record)
         if args.stats:
-            _print("stats", name, cgroup.stats())
+            _print("stats", name, record.stats())
             return 0
         _follow(record, name, args.interval or 5.0)
     return 0
@@ -82,7 +82,7 @@ def _follow(record: Record, name: str, interval: float) -> None:
             if pidfd in ready:
                 return
             if monotonic() >= due:
-                _print("stats", name, cgroup.stats())
+                _print("stats", name, record.stats())
                 due = monotonic() + interval
 
 

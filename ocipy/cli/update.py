@@ -43,27 +43,39 @@ _FLAGS = (
     (Flag("pids-limit", "how many processes; -1: no limit", "N", kind=int), "pids", "limit"),
 )
 
+#: flag -> place in linux.intelRdt
+_RDT_FLAGS = (
+    (Flag("l3-cache-schema", "line for the L3 cache in resctrl's schemata", "SCHEMA"), "l3CacheSchema"),
+    (Flag("mem-bw-schema", "line for memory bandwidth in resctrl's schemata", "SCHEMA"), "memBwSchema"),
+)
+
 COMMAND = Command(
     "update",
     "Change the limits of a container",
     "ID",
-    (Flag("resources r", "file with linux.resources, - for standard input", "FILE"), *(row[0] for row in _FLAGS)),
+    (
+        Flag("resources r", "file with linux.resources, - for standard input", "FILE"),
+        *(row[0] for row in _FLAGS),
+        *(flag for flag, _ in _RDT_FLAGS),
+    ),
 )
 
 
 def run(context: Context) -> int:
-    resources = _resources(context.args)
-    update(common.locked(context.root, context.args.rest[0]), resources)
+    args = context.args
+    intel_rdt = {key: getattr(args, flag.key) for flag, key in _RDT_FLAGS if getattr(args, flag.key)}
+    resources = _resources(args, bool(intel_rdt))
+    update(common.locked(context.root, args.rest[0]), resources, intel_rdt)
     return 0
 
 
-def _resources(args: Args) -> dict[str, Any]:
+def _resources(args: Args, may_be_none: bool) -> dict[str, Any]:
     given = [(flag, section, key) for flag, section, key in _FLAGS if getattr(args, flag.key) is not None]
     if args.resources:
         if given:
             raise UsageError(f"update: --resources and --{given[0][0].names[0]} exclude each other")
         return common.read_object("--resources", args.resources, _read)
-    if not given:
+    if not given and not may_be_none:
         raise UsageError("update: nothing to change: give --resources or a limit")
     resources: dict[str, Any] = {}
     for flag, section, key in given:

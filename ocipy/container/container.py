@@ -343,22 +343,30 @@ class Container:
             )
             return _process(launched)
 
-    def update(self, resources: dict[str, Any]) -> None:
-        """Change limits: ``linux.resources`` with only what is to change. Raises StateError, CgroupError."""
+    def update(
+        self, resources: dict[str, Any], *, intel_rdt: dict[str, Any] | None = None, resctrl: str = ""
+    ) -> None:
+        """Change limits.
+
+        Args:
+            resources: ``linux.resources`` with only what is to change.
+            intel_rdt: schemas of ``linux.intelRdt`` to write; a container that has no class gets one of its own.
+            resctrl: as in :class:`CreateOptions`, for a container that has no class.
+
+        Raises:
+            StateError: it is stopped.
+            Error: a value is wrong, or the kernel refuses it.
+        """
         from ocipy.container.update import update
 
         record = self._locked()
         with record.entry:
-            update(record, resources)
+            update(record, resources, intel_rdt, resctrl)
 
     def stats(self) -> dict[str, Any]:
         """Usage now, as the ``data`` of runc's ``events --stats``. Raises StateError: it is stopped."""
         with self._store.open(self.id) as entry:
-            record = Record.load(entry)
-            cgroup = record.cgroup()
-            if cgroup is None or not record.alive():
-                raise stop.not_running(record)
-            return cgroup.stats()
+            return Record.load(entry).stats()
 
 
 def _process(launched: Launched) -> Process:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ocipy.cgroups.base import Cgroup
     from ocipy.container.netdevices import NetDevices
+    from ocipy.container.intelrdt import Rdt
 
 
 class CreateOptions:
@@ -39,6 +40,7 @@ class CreateOptions:
         listen_fds: how many of the first ``preserve_fds`` are sockets that systemd opened (sd_listen_fds(3)).
         listen_names: the names of these, ``LISTEN_FDNAMES``.
         notify: give the container a socket for sd_notify(3); `start` then passes on what it says.
+        resctrl: directory of the resctrl file system; found in mountinfo unless given.
         no_pivot: move the root over ``/`` instead of pivoting (a host on an initramfs).
         no_new_keyring: keep the caller's session keyring.
         fault: index of a plan operation that must fail (fault injection), or -1.
@@ -50,7 +52,7 @@ class CreateOptions:
 
     __slots__ = (
         "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify", "pid_file",
-        "pidfd_socket", "preserve_fds", "rootless", "stdio", "timings", "warn",
+        "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "timings", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class CreateOptions:
         listen_fds: int = 0,
         listen_names: str = "",
         notify: bool = False,
+        resctrl: str = "",
         no_pivot: bool = False,
         no_new_keyring: bool = False,
         fault: int = -1,
@@ -79,6 +82,7 @@ class CreateOptions:
         self.listen_fds = listen_fds
         self.listen_names = listen_names
         self.notify = notify
+        self.resctrl = resctrl
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
         self.fault = fault
@@ -94,8 +98,9 @@ def prepare(
     *,
     spec: dict[str, Any] | None = None,
     rootless: bool | None = None,
-) -> tuple[dict[str, Any], Cgroup, plan.Plan]:
-    """Everything that can be decided before anything is made: config, cgroup paths and plan.
+    resctrl: str = "",
+) -> tuple[dict[str, Any], Cgroup, plan.Plan, Rdt | None]:
+    """Everything that can be decided before anything is made: config, cgroup paths, plan and groups of resctrl.
 
     Args:
         more: members of :class:`ocipy.plan.Options` that the caller has chosen.
@@ -125,7 +130,12 @@ def prepare(
     )
     if facts.euid:
         check_programs(linux)
-    return spec, cgroup, compiled
+    rdt = None
+    if (wanted := (spec.get("linux") or {}).get("intelRdt")) is not None:
+        from ocipy.container import intelrdt
+
+        rdt = intelrdt.place(wanted, container_id, resctrl)
+    return spec, cgroup, compiled, rdt
 
 
 def _check_root(path: str) -> None:
@@ -198,7 +208,9 @@ def create(
 
         more["env"] = [*more.get("env", ()), ENV]
         more["notify_dir"] = f"{store.root}/{container_id}/{DIRECTORY}"
-    spec, cgroup, compiled = prepare(container_id, bundle, more, spec=spec, rootless=options.rootless)
+    spec, cgroup, compiled, rdt = prepare(
+        container_id, bundle, more, spec=spec, rootless=options.rootless, resctrl=options.resctrl
+    )
     if options.warn is not None:
         _warn(spec, options.warn)
     check_console(compiled, options)
@@ -211,7 +223,9 @@ def create(
     if compiled.notifies:
         record.data["seccomp_agent"] = agent.wanted(spec["linux"]["seccomp"])
     record.data["plan_options"] = more
-    build = _Build(record, spec, cgroup, compiled, options)
+    if rdt is not None:
+        record.data["intel_rdt"] = rdt.record()
+    build = _Build(record, spec, cgroup, compiled, options, rdt)
     try:
         record.save()  # the intent: whatever follows can be found and removed by `delete`
         # as it was judged: the file itself may be another by now
@@ -240,17 +254,20 @@ class _Build:
     """One creation under way: what was made so far, to be unmade if it fails."""
 
     def __init__(
-        self, record: Record, spec: dict[str, Any], cgroup: Cgroup, compiled: plan.Plan, options: CreateOptions
-    ) -> None:
+        self, record: Record, spec: dict[str, Any], cgroup: Cgroup, compiled: plan.Plan, options: CreateOptions,
+        rdt: Rdt | None,
+    ) -> None:  # fmt: skip
         self.record = record
         self.spec = spec
         self.linux: dict[str, Any] = spec.get("linux") or {}
         self.cgroup = cgroup
+        self.rdt = rdt
         self.plan = compiled
         self.options = options
         self.devices: NetDevices | None = None
         self.launched: Launched | None = None
         self.own_cgroup = False
+        self.own_rdt = False
         self.hooks_ran = False
         self.pid_file = False
 
@@ -262,7 +279,11 @@ class _Build:
             self.devices = NetDevices(configured)
         self.own_cgroup = True
         self.cgroup.create()
-        join = Join(self.cgroup)
+        if self.rdt is not None:
+            self.own_rdt = True
+            self.rdt.make()
+            self.record.data["intel_rdt"] = self.rdt.record()
+        join = Join(self.cgroup, rdt=self.rdt)
         launched = self.launched = self._launch(join)
         # While the helper is at work already; but a disk that it mounts need not be one that the program may open.
         early = not _mounts_disks(self.spec)
@@ -350,8 +371,10 @@ class _Build:
             try:
                 self.cgroup.kill(9)
                 self.cgroup.delete()
+                if self.rdt is not None and self.own_rdt:
+                    self.rdt.remove(created=False)
             except (Error, OSError) as second:
-                error.add_note(f"and the cgroup is left: {second}")
+                error.add_note(f"and something is left: {second}")
                 self.record.entry.close()
                 return  # the state directory stays, so that `delete` can try again
         if self.hooks_ran:

@@ -139,12 +139,15 @@ def exec_process(
 
 
 def _join(record: Record, cgroup: Cgroup | None, late: bool) -> Join:
-    """The way into the cgroup: the given one, or the container's, or where its init has gone."""
+    """The way into the cgroup: the given one, or the container's, or where its init has gone; and into resctrl."""
+    rdt = record.rdt()
+    if rdt is not None and not rdt.exists():
+        rdt = None  # a class that was removed under the container has left it in the default one
     if cgroup is not None:
-        return Join(cgroup, late=late)
+        return Join(cgroup, rdt=rdt, late=late)
     own = record.cgroup()
     assert own is not None  # recorded before anything was launched
-    return Join(own, record.pid, late=late)
+    return Join(own, record.pid, rdt=rdt, late=late)
 
 
 def _differing(pid: int) -> int:

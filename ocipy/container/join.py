@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
+    from ocipy.container.intelrdt import Rdt
     from ocipy.plan import Plan
 
 
 class Join:
-    """A process on its way into a cgroup: cloned into cgroup2, then moving itself into what v1 there is.
+    """A process on its way into a cgroup: cloned into cgroup2, then moving itself into what v1 there is; and into
+    the container's groups of resctrl, if it has any.
 
     Moving it from outside, by its pid, is the fallback: that waits for a grace period of the kernel's.
     """
 
-    def __init__(self, cgroup: Cgroup, init: int = 0, *, late: bool = False) -> None:
+    def __init__(self, cgroup: Cgroup, init: int = 0, *, rdt: Rdt | None = None, late: bool = False) -> None:
         self.cgroup = cgroup
+        self._rdt = rdt
         self._init = init  # of the container, for an exec
         self._late = late  # whether it has something to do before it is there
         self._files: list[str] = []
@@ -47,7 +50,9 @@ class Join:
                 os.close(fd)
 
     def finish(self, launched: Launched) -> bytes:
-        """The answer to the helper's `Sync`: the files by which it joins. Raises CgroupError."""
+        """The answer to the helper's `Sync`: the files by which it joins. Raises Error."""
+        if self._rdt is not None:
+            self._rdt.add(launched.pid)
         if self._outside:
             self._add(launched.pid)
             return b""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
+    from ocipy.container.intelrdt import Rdt
 
 CREATING, CREATED, RUNNING, STOPPED, PAUSED = "creating", "created", "running", "stopped", "paused"
 
@@ -95,6 +96,31 @@ class Record:
     def cgroup(self) -> Cgroup | None:
         """The container's cgroup; None if the creator died before it recorded one."""
         return cgroups.load(self.data["cgroup"]) if "cgroup" in self.data else None
+
+    def rdt(self) -> Rdt | None:
+        """The container's groups of resctrl, if it has any."""
+        if "intel_rdt" not in self.data:
+            return None
+        from ocipy.container import intelrdt  # rare
+
+        return intelrdt.load(self.data["intel_rdt"])
+
+    def stats(self) -> dict[str, Any]:
+        """Usage now, in the shape of the ``data`` of runc's ``events --stats``.
+
+        Raises:
+            StateError: the container is stopped.
+            CgroupError: a file can't be read.
+        """
+        cgroup = self.cgroup()
+        if cgroup is None or not self.alive():
+            from ocipy.container.stop import not_running
+
+            raise not_running(self)
+        found = cgroup.stats()
+        if (rdt := self.rdt()) is not None:
+            found["intel_rdt"] = rdt.stats()
+        return found
 
     def config(self) -> dict[str, Any]:
         """The config that the container was created from.

@@ -85,7 +85,7 @@ def delete(record: Record, *, force: bool = False) -> list[str]:
 
     Raises:
         StateError: it is running, and force was not given.
-        CgroupError: a cgroup can't be removed; the state is kept, so that delete can be tried again.
+        Error: a cgroup or a group of resctrl can't be removed; the state is kept, so that delete can be tried again.
     """
     status = record.status()
     if status not in (STOPPED, CREATED, CREATING) and not force:
@@ -99,6 +99,8 @@ def delete(record: Record, *, force: bool = False) -> list[str]:
     _end(record, cgroup)
     if cgroup is not None:
         cgroup.delete()
+    if (rdt := record.rdt()) is not None:
+        rdt.remove(created=record.pid > 0)
     failed = []
     if (record.data.get("hooks") or {}).get("poststop"):
         from ocipy.container.create import run_poststop

@@ -9,23 +9,62 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocipy.cgroups.base import Cgroup
+    from ocipy.container.intelrdt import Rdt
 
-def update(record: Record, resources: dict[str, Any]) -> None:
+
+def update(
+    record: Record, resources: dict[str, Any], intel_rdt: dict[str, Any] | None = None, resctrl: str = ""
+) -> None:
     """Apply changed limits.
 
     Args:
         record: locked.
         resources: ``linux.resources`` with only what is to change.
+        intel_rdt: schemas of ``linux.intelRdt`` to write.
+        resctrl: directory of the resctrl file system; found in mountinfo unless given.
 
     Raises:
-        ConfigError: not valid.
+        ConfigError: not valid, or not what the kernel takes.
         StateError: the container is stopped.
         CgroupError: the kernel refused a value.
     """
-    from ocipy.spec.load import verify_resources
+    from ocipy.spec.load import verify_linux
 
-    verify_resources(resources)
+    verify_linux({"resources": resources} | ({"intelRdt": intel_rdt} if intel_rdt else {}))
     cgroup = record.cgroup()
     if cgroup is None or not record.alive():
         raise stop.not_running(record)
+    rdt = _placed(record, intel_rdt, resctrl) if intel_rdt else None
     cgroup.apply(resources, update=True)
+    if rdt is not None:
+        _apply(record, rdt, cgroup)
+
+
+def _placed(record: Record, intel_rdt: dict[str, Any], resctrl: str) -> Rdt:
+    """The container's class with the new schemas; or, as runc has it, the one that it is to get."""
+    from ocipy.container import intelrdt
+
+    present = record.rdt()
+    if present is None:
+        return intelrdt.place(intel_rdt, record.entry.id, resctrl)
+    present.lines = intelrdt.lines(intel_rdt, present.root)
+    return present
+
+
+def _apply(record: Record, rdt: Rdt, cgroup: Cgroup) -> None:
+    if "intel_rdt" in record.data:
+        rdt.write()
+        return
+    record.data["intel_rdt"] = rdt.record()
+    record.save()
+    try:
+        rdt.make()
+        rdt.add_all(cgroup.pids)
+        record.data["intel_rdt"] = rdt.record()
+    except BaseException:
+        rdt.remove(created=False)
+        del record.data["intel_rdt"]
+        raise
+    finally:
+        record.save()

@@ -274,8 +274,6 @@ def run(b: Builder) -> None:
     b.add(ops.exec("$.process.args", list(b.process["args"]), env, b.options.listen_pid))
 
 
-#: properties that are refused by name until they are implemented, with where they stand
-REFUSED_LINUX = ("intelRdt",)
 #: properties that take a security module: where they stand, the module and its name
 LSM_PROPERTIES = (
     ("process", "apparmorProfile", "apparmor", "AppArmor"), ("process", "selinuxLabel", "selinux", "SELinux"),
@@ -284,14 +282,11 @@ LSM_PROPERTIES = (
 
 
 def refuse(b: Builder) -> None:
-    """Refuse what the config asks for and nothing here does, or this host.
+    """Refuse what the config asks for and this host does not have.
 
     Raises:
         Unsupported: with the property's config path.
     """
-    for name in REFUSED_LINUX:
-        if b.linux.get(name):
-            raise Unsupported(f"{name} is not implemented", config_path=f"$.linux.{name}")
     for at, name, module, words in LSM_PROPERTIES:
         if getattr(b, at).get(name) and module not in b.host.lsms:
             raise Unsupported(

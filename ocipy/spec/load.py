@@ -107,11 +107,11 @@ def verify_process(process: Any) -> None:
         _refuse(found, "")
 
 
-def verify_resources(resources: Any) -> None:
-    """Refuse a ``linux.resources`` object that breaks the schema or a rule (``update --resources``).
+def verify_linux(linux: Any) -> None:
+    """Refuse parts of a ``linux`` object that break the schema or a rule (``update``).
 
     Raises:
-        ConfigError: for the first fault, with a path below ``$.linux.resources``.
+        ConfigError: for the first fault, with a path below ``$.linux``.
     """
     # The least config around it: what the container's own config says of other things is not in question.
     verify(
@@ -119,7 +119,7 @@ def verify_resources(resources: Any) -> None:
             "ociVersion": "1.0.0",
             "root": {"path": "rootfs"},
             "process": {"cwd": "/", "args": ["sh"]},
-            "linux": {"resources": resources},
+            "linux": linux,
         }
     )
 
