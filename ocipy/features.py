@@ -44,6 +44,7 @@ def document() -> dict[str, Any]:
             **{module: {"enabled": True} for _, _, module, _ in process.LSM_PROPERTIES},
             "memoryPolicy": {"modes": sorted(process.MEMORY_POLICIES), "flags": sorted(process.MEMORY_POLICY_FLAGS)},
             "netDevices": {"enabled": True},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
         },
         "annotations": {"io.github.seccomp.libseccomp.version": seccomp.version()},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -32,6 +32,9 @@ CLAIMS = {
     "apparmor.enabled": "test_lsm.py",
     "selinux.enabled": "test_lsm.py",
     "netDevices.enabled": "test_net_devices.py",
+    "intelRdt.enabled": "test_intel_rdt.py",
+    "intelRdt.schemata": "test_intel_rdt.py",
+    "intelRdt.monitoring": "test_intel_rdt.py",
 }
 
 

@@ -157,7 +157,7 @@ class Cgroup:
         raise NotImplementedError
 
     def delegate(self, uid: int) -> None:
-        """Give the cgroup to the container's root (runtime-spec, "Cgroup ownership").
+        """Give the cgroup to a uid of the host (config-linux.md#cgroup-ownership), where the caller may.
 
         v1 hierarchies are left alone: delegation isn't secure there, says the spec.
         """

@@ -8,7 +8,7 @@ from ocipy import cgroups, host, plan
 from ocipy._native import lib
 from ocipy.container import hooks
 from ocipy.container.channel import ACK, Launched, check
-from ocipy.container.idmap import check_programs, write_maps
+from ocipy.container.idmap import check_programs, host_id, write_maps
 from ocipy.container.join import Join
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
@@ -167,6 +167,22 @@ def check_console(compiled: plan.Plan, options: CreateOptions) -> None:
         )  # fmt: skip
 
 
+def _cgroup_owner(spec: dict[str, Any]) -> int | None:
+    """The host's uid of the program, if its cgroup is to be its own: it is the root of a new cgroup namespace and
+    mounted there to be written to (config-linux.md#cgroup-ownership)."""
+    linux = spec.get("linux") or {}
+    if not any(ns["type"] == "cgroup" and not ns.get("path") for ns in linux.get("namespaces") or ()):
+        return None
+    for mount in spec.get("mounts") or ():
+        if mount.get("source") == "cgroup" and os.clean(mount["destination"]) == "/sys/fs/cgroup":
+            if "ro" in (mount.get("options") or ()):
+                continue
+            uid = ((spec.get("process") or {}).get("user") or {}).get("uid", 0)
+            namespaces = {ns["type"]: ns.get("path") for ns in linux["namespaces"]}
+            return host_id(linux.get("uidMappings") or [], uid) if "user" in namespaces else uid
+    return None
+
+
 def _warn(spec: dict[str, Any], warn: Callable[[str], None]) -> None:
     """Tell of capabilities that don't exist or that the caller lacks: they are ignored, and that must be said
     (config.md#linux-process)."""
@@ -289,6 +305,8 @@ class _Build:
         early = not _mounts_disks(self.spec)
         if early:
             self.cgroup.apply(self.linux.get("resources") or {})
+        if (owner := _cgroup_owner(self.spec)) is not None:
+            self.cgroup.delegate(owner)
         launched.until_ready(lambda kind, fd: self._sync(kind, fd, join))
         if not early:
             self.cgroup.apply(self.linux.get("resources") or {})

@@ -52,6 +52,14 @@ def check_programs(linux: dict[str, Any]) -> None:
             )  # fmt: skip
 
 
+def host_id(maps: list[dict[str, int]], inside: int) -> int | None:
+    """The host's id for one of a user namespace; None if it has none."""
+    for m in maps:
+        if 0 <= inside - m["containerID"] < m["size"]:
+            return m["hostID"] + inside - m["containerID"]
+    return None
+
+
 def _write(pid: int, name: str, maps: list[dict[str, int]], where: str) -> None:
     text = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in maps)
     try:
