@@ -93,11 +93,11 @@ def parse_cgroups(mountinfo: str, own: str) -> CgroupFacts:
             "no cgroup hierarchy is mounted", code="cgroup-missing", phase="cgroup",
             hint=f"mount cgroup2 on {CGROUP_ROOT}",
         )
-    if all(h.unified for h in found):  # noqa: SIM108 - three cases read better so
-        mode = "v2"
-    else:
-        mode = "hybrid" if any(h.unified for h in found) else "v1"
-    return CgroupFacts(mode, found)
+    # cgroup2 in the usual place has the controllers, whatever v1 hierarchy somebody mounts besides (net_cls)
+    main = [h for h in found if h.unified and (h.mountpoint == CGROUP_ROOT or len(found) == 1)]
+    if main:
+        return CgroupFacts("v2", main)
+    return CgroupFacts("hybrid" if any(h.unified for h in found) else "v1", found)
 
 
 _facts: list[CgroupFacts] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -96,20 +95,3 @@ def test_the_containers_root_makes_a_cgroup(cli: Cli, bundle: TestBundle) -> Non
         )
     )
     assert done.stdout.split() == ["0::/sub", "20", "50"]
-
-
-@pytest.mark.skipif(not V2 or os.geteuid() != 0, reason="needs root on cgroup v2")
-def test_fallback_list(cli: Cli, bundle: TestBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the kernel's list of files, three of them."""
-    from ocipy import cgroups
-    from ocipy.cgroups import v2
-
-    monkeypatch.setattr(v2, "DELEGATE", "/nonexistent")
-    cgroup = cgroups.select(f"/ocipytest-{os.getpid()}-owner", "x")
-    cgroup.create()
-    try:
-        cgroup.delegate(USER)
-        changed = {p.name for p in Path(cgroup.paths[""]).iterdir() if p.stat().st_uid == USER}
-        assert changed == {"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
-    finally:
-        cgroup.delete()

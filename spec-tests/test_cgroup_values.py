@@ -58,6 +58,15 @@ def test_the_drivers_import_nothing_heavy() -> None:
 # Placement
 
 
+def test_v2_with_a_v1_hierarchy_besides() -> None:
+    """cgroup2 on /sys/fs/cgroup has the controllers: somebody's net_cls mounted below does not make it hybrid."""
+    facts = host.parse_cgroups(
+        UNIFIED + "40 31 0:40 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls\n", "1:net_cls:/\n0::/x\n"
+    )
+    assert facts.mode == "v2"
+    assert [(h.mountpoint, h.own) for h in facts.hierarchies] == [("/sys/fs/cgroup", "/x")]
+
+
 def test_hybrid_places_one_directory_per_hierarchy() -> None:
     facts = host.parse_cgroups(HYBRID, HYBRID_OWN)
     assert facts.mode == "hybrid"

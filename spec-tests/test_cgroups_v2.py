@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import select
 import signal
@@ -12,20 +11,23 @@ import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import cgroup_tools
 import pytest
+from cgroup_tools import PREFIX, hog, in_child, new, until
 
 from ocipy import cgroups, host
 from ocipy.cgroups import _fs, devices
 from ocipy.cgroups.v2 import UnifiedCgroup
-from ocipy.errors import CgroupError, ConfigError, Error, Unsupported
+from ocipy.errors import CgroupError, Unsupported
 
 FACTS = host.cgroups()
 TOP = FACTS.hierarchies[0].mountpoint
+
+#: fixtures
+cgroup, prefix, start = cgroup_tools.cgroup, cgroup_tools.prefix, cgroup_tools.start
 
 if FACTS.mode != "v2":
     pytest.skip(f"this host has cgroup {FACTS.mode}", allow_module_level=True)
@@ -33,9 +35,6 @@ if os.geteuid():
     pytest.skip("needs root", allow_module_level=True)
 
 CONTROLLERS = Path(TOP, "cgroup.controllers").read_text().split()
-
-PREFIX = f"/ocipy-test-{os.getpid()}"
-numbers = itertools.count()
 
 
 def needs(controller: str) -> pytest.MarkDecorator:
@@ -47,79 +46,8 @@ def needs_file(cgroup: UnifiedCgroup, name: str) -> None:
         pytest.skip(f"this kernel has no {name}")
 
 
-def new(name: str = "") -> UnifiedCgroup:
-    cgroup = cgroups.select(f"{PREFIX}/{name or next(numbers)}", "id")
-    assert isinstance(cgroup, UnifiedCgroup)
-    return cgroup
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefix() -> Iterator[None]:
-    yield
-    parent = cgroups.select(PREFIX, "id")
-    parent.kill(signal.SIGKILL)
-    parent.delete()
-    assert not parent.exists()
-
-
-@pytest.fixture
-def cgroup() -> Iterator[UnifiedCgroup]:
-    made = new()
-    made.create()
-    yield made
-    made.kill(signal.SIGKILL)
-    made.delete()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start a process; it is killed and reaped at the end."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def begin(*command: str, cgroup: UnifiedCgroup | None = None, **options: Any) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(command or ("sleep", "1000"), **options)
-        started.append(process)
-        if cgroup:
-            cgroup.add(process.pid)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream:
-                stream.close()
-
-
 def read(cgroup: UnifiedCgroup, name: str) -> str:
     return Path(cgroup.directory, name).read_text().strip()
-
-
-def in_child(action: Callable[[], object]) -> str:
-    """Run something in a forked process; returns the repr of its result, or of its exception."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            try:
-                text = repr(action())
-            except BaseException as error:
-                text = repr(error)
-            os.write(writer, text.encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as stream:
-        text = stream.read().decode()
-    os.waitpid(pid, 0)
-    return text
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what must become true, however long the machine takes."""
-    while not condition():
-        time.sleep(0.01)
 
 
 # Placement, creation, membership
@@ -260,181 +188,6 @@ def test_delegation_of_what_there_is(cgroup: UnifiedCgroup, tmp_path: Path, monk
 def owned_by(cgroup: UnifiedCgroup, uid: int) -> set[str]:
     names = os.listdir(cgroup.directory)
     return {name for name in names if os.stat(f"{cgroup.directory}/{name}").st_uid == uid}
-
-
-# Resources
-
-
-@pytest.mark.spec("config-linux#unified-2")
-@pytest.mark.parametrize(
-    ("resources", "name", "value"),
-    [
-        ({"memory": {"limit": 64 << 20}}, "memory.max", str(64 << 20)),
-        ({"memory": {"limit": -1}}, "memory.max", "max"),
-        ({"memory": {"reservation": 32 << 20}}, "memory.low", str(32 << 20)),
-        ({"memory": {"limit": 64 << 20, "swap": 96 << 20}}, "memory.swap.max", str(32 << 20)),
-        ({"memory": {"limit": 64 << 20, "swap": 64 << 20}}, "memory.swap.max", "0"),
-        ({"memory": {"limit": 64 << 20, "swap": -1}}, "memory.swap.max", "max"),
-        ({"memory": {"kernel": -1, "useHierarchy": True, "disableOOMKiller": False}}, "memory.max", "max"),
-        ({"cpu": {"shares": 512}}, "cpu.weight", "59"),
-        ({"cpu": {"quota": 50000, "period": 200000}}, "cpu.max", "50000 200000"),
-        ({"cpu": {"quota": 50000}}, "cpu.max", "50000 100000"),
-        ({"cpu": {"period": 50000}}, "cpu.max", "max 50000"),
-        ({"cpu": {"quota": 20000, "burst": 10000}}, "cpu.max.burst", "10000"),
-        ({"cpu": {"idle": 1, "shares": 512}}, "cpu.idle", "1"),
-        ({"cpu": {"cpus": "0", "mems": "0"}}, "cpuset.cpus", "0"),
-        ({"cpu": {"cpus": "0", "mems": "0"}}, "cpuset.mems", "0"),
-        ({"pids": {"limit": 42}}, "pids.max", "42"),
-        ({"pids": {"limit": -1}}, "pids.max", "max"),
-        ({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}, "hugetlb.2MB.max", str(4 << 20)),
-        ({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}, "hugetlb.2MB.rsvd.max", str(4 << 20)),
-        ({"unified": {"memory.high": "1073741824"}}, "memory.high", "1073741824"),
-        ({"unified": {"cgroup.max.depth": "3"}}, "cgroup.max.depth", "3"),
-        ({"blockIO": {"weight": 500}}, "io.bfq.weight", "default 500"),
-    ],
-)
-def test_values(cgroup: UnifiedCgroup, resources: dict[str, Any], name: str, value: str) -> None:
-    needs_file(cgroup, name)
-    cgroup.apply(resources, update=True)
-    assert read(cgroup, name).splitlines()[0] == value
-
-
-@needs("io")
-def test_throttling_and_weights(cgroup: UnifiedCgroup) -> None:
-    needs_file(cgroup, "io.max")
-    names = sorted(os.listdir("/sys/block"))
-    if not names:
-        pytest.skip("this host has no block device")
-    major, minor = (int(n) for n in Path("/sys/block", names[0], "dev").read_text().split(":"))
-    device = {"major": major, "minor": minor}
-    cgroup.apply(
-        {
-            "blockIO": {
-                "throttleReadBpsDevice": [{**device, "rate": 1048576}],
-                "throttleWriteIOPSDevice": [{**device, "rate": 100}],
-            }
-        },
-        update=True,
-    )
-    assert read(cgroup, "io.max") == f"{major}:{minor} rbps=1048576 wbps=max riops=max wiops=100"
-    cgroup.apply(
-        {"unified": {"io.max": f"{major}:{minor} riops=7\n{major}:{minor} wbps=2097152"}}, update=True
-    )
-    assert read(cgroup, "io.max") == f"{major}:{minor} rbps=1048576 wbps=2097152 riops=7 wiops=100"
-    with pytest.raises(CgroupError) as caught:
-        cgroup.apply({"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 0, "rate": 1}]}})
-    assert caught.value.config_path == "$.linux.resources.blockIO.throttleReadBpsDevice[0]"
-    if not any(Path(cgroup.directory, n).exists() for n in ("io.bfq.weight", "io.weight")):
-        with pytest.raises(Unsupported, match=r"this kernel has no io.weight"):
-            cgroup.apply({"blockIO": {"weight": 500}})
-
-
-@needs("cpu")
-def test_cpu_updates(cgroup: UnifiedCgroup) -> None:
-    cgroup.apply({"cpu": {"quota": 50000, "period": 200000}}, update=True)
-    cgroup.apply({"cpu": {"quota": 60000}}, update=True)
-    assert read(cgroup, "cpu.max") == "60000 200000"
-    cgroup.apply({"cpu": {"period": 100000}}, update=True)
-    assert read(cgroup, "cpu.max") == "60000 100000"
-    needs_file(cgroup, "cpu.max.burst")
-    for quota, burst in ((10000, 10000), (50000, 50000), (20000, 5000)):
-        cgroup.apply({"cpu": {"quota": quota, "burst": burst}}, update=True)
-        assert read(cgroup, "cpu.max.burst") == str(burst)
-    needs_file(cgroup, "cpu.idle")
-    for _ in range(2):
-        cgroup.apply({"cpu": {"idle": 1, "shares": 512}}, update=True)
-    with pytest.raises(CgroupError, match="idle cgroup has no shares"):
-        cgroup.apply({"cpu": {"shares": 512}}, update=True)
-    cgroup.apply({"cpu": {"idle": 0, "shares": 512}}, update=True)
-    assert read(cgroup, "cpu.weight") == "59"
-
-
-@needs("memory")
-def test_an_update_of_swap_alone(cgroup: UnifiedCgroup) -> None:
-    needs_file(cgroup, "memory.swap.max")
-    cgroup.apply({"memory": {"swap": 96 << 20}}, update=True)
-    assert read(cgroup, "memory.swap.max") == str(96 << 20)  # no memory limit
-    cgroup.apply({"memory": {"limit": 64 << 20}}, update=True)
-    cgroup.apply({"memory": {"swap": 96 << 20}}, update=True)
-    assert read(cgroup, "memory.swap.max") == str(32 << 20)
-    with pytest.raises(ConfigError, match="should be >= memory limit"):
-        cgroup.apply({"memory": {"swap": 32 << 20}}, update=True)
-
-
-HOG = "import sys; data = bytearray({size}); print(flush=True); sys.stdin.read()"
-
-
-def hog(start: Callable[..., subprocess.Popen[bytes]], cgroup: UnifiedCgroup, size: int) -> Any:
-    """A process that takes memory once it is in the cgroup."""
-    command = (sys.executable, "-I", "-S", "-c", HOG.format(size=size))
-    process = start("sh", "-c", 'read go; exec "$@"', "sh", *command, cgroup=cgroup,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-    assert process.stdin
-    assert process.stdout
-    process.stdin.write(b"\n")
-    process.stdin.flush()
-    return process
-
-
-@pytest.mark.spec("config-linux#memory-2")
-@needs("memory")
-def test_check_before_update(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
-    process = hog(start, cgroup, 32 << 20)
-    process.stdout.readline()
-    for memory, words, key in (
-        ({"limit": 8 << 20}, "rejecting memory limit 8388608 <= usage", "limit"),
-        ({"limit": 256 << 20, "swap": 8 << 20}, "rejecting memory.swap limit 8388608 <= usage", "swap"),
-    ):
-        with pytest.raises(CgroupError, match=words) as caught:
-            cgroup.apply({"memory": {**memory, "checkBeforeUpdate": True}}, update=True)
-        assert caught.value.config_path == f"$.linux.resources.memory.{key}"
-    cgroup.apply({"memory": {"limit": 256 << 20, "checkBeforeUpdate": True}}, update=True)
-    assert process.poll() is None
-    assert cgroup.oom_kills() == 0
-
-
-@pytest.mark.spec("config-linux#huge-page-limits-2", "config-linux#unified-3", "config-linux#unified-4")
-@pytest.mark.parametrize(
-    ("resources", "kind", "path"),
-    [
-        ({"memory": {"kernel": 1 << 30}}, Unsupported, "memory.kernel"),
-        ({"memory": {"kernelTCP": 1 << 30}}, Unsupported, "memory.kernelTCP"),
-        ({"memory": {"swappiness": 10}}, Unsupported, "memory.swappiness"),
-        ({"memory": {"disableOOMKiller": True}}, Unsupported, "memory.disableOOMKiller"),
-        ({"memory": {"useHierarchy": False}}, Unsupported, "memory.useHierarchy"),
-        ({"memory": {"limit": 100 << 20, "swap": 50 << 20}}, ConfigError, "memory.swap"),
-        ({"cpu": {"realtimeRuntime": 1000}}, Unsupported, "cpu.realtimeRuntime"),
-        ({"cpu": {"realtimePeriod": 1000}}, Unsupported, "cpu.realtimePeriod"),
-        ({"blockIO": {"leafWeight": 500}}, Unsupported, "blockIO.leafWeight"),
-        ({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 5}]}}, Unsupported,
-         "blockIO.weightDevice[0].leafWeight"),
-        ({"network": {"classID": 1}}, Unsupported, "network.classID"),
-        ({"network": {"priorities": [{"name": "lo", "priority": 5}]}}, Unsupported, "network.priorities"),
-        ({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}, Unsupported, "hugepageLimits[0]"),
-        ({"hugepageLimits": [{"pageSize": "../x", "limit": 1}]}, ConfigError, "hugepageLimits[0].pageSize"),
-        ({"unified": {"../x": "1"}}, ConfigError, "unified"),
-        ({"unified": {"nothing": "1"}}, ConfigError, 'unified["nothing"]'),
-        ({"unified": {"absent.max": "1"}}, Unsupported, 'unified["absent.max"]'),
-        ({"unified": {"cgroup.absent": "1"}}, Unsupported, 'unified["cgroup.absent"]'),
-        ({"unified": {"cgroup.max.depth": "x"}}, CgroupError, 'unified["cgroup.max.depth"]'),
-        ({"devices": [{"allow": True, "type": "x", "access": "r"}]}, ConfigError, "devices[0].type"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_named(
-    cgroup: UnifiedCgroup, resources: dict[str, Any], kind: type[Error], path: str
-) -> None:
-    with pytest.raises(kind) as caught:
-        cgroup.apply(resources, update=True)
-    assert caught.value.config_path == f"$.linux.resources.{path}"
-
-
-def test_nothing_asked_for_nothing_refused(cgroup: UnifiedCgroup) -> None:
-    empty: dict[str, Any] = {
-        "memory": {"swappiness": None}, "cpu": {"shares": 0}, "pids": {}, "blockIO": {"weight": 0},
-        "network": {"classID": 0, "priorities": []}, "hugepageLimits": [], "rdma": {}, "unified": {},
-    }  # fmt: skip
-    cgroup.apply(empty, update=True)
-    cgroup.apply({}, update=True)
 
 
 # Devices

@@ -85,6 +85,12 @@ def swap_max(swap: int, limit: int, config_path: str) -> str:
     return str(swap - limit)
 
 
+def swappiness(memory: dict[str, Any]) -> int | None:
+    """``memory.swappiness``; None if it is not set. The largest of 64 bits stands for -1, which is "not set"."""
+    value: int | None = memory.get("swappiness")
+    return None if value in (-1, (1 << 64) - 1) else value
+
+
 def limit_text(value: int) -> str:
     """A v2 limit in bytes; any negative number is none."""
     return "max" if value < 0 else str(value)

@@ -63,6 +63,8 @@ def write_refused(directory: str, name: str, value: str, refusal: int, config_pa
     hint = ""
     if refusal == EINVAL:
         hint = _why_invalid(directory, name)
+    elif refusal == ENOTSUP and ".weight" in name:
+        hint = "the device's I/O scheduler has no weights (/sys/block/*/queue/scheduler)"
     elif refusal == ENODEV:
         hint = "there is no such block device"
     elif refusal in (EPERM, EACCES):

@@ -43,7 +43,7 @@ def legacy(paths: dict[str, str]) -> dict[str, Any]:
         "memory": _legacy_memory(paths.get("memory", "")),
         "pids": _pids(paths.get("pids", "")),
         "blkio": _legacy_blkio(paths.get("blkio", "")),
-        "hugetlb": _huge_pages(paths.get("hugetlb", ""), unified=False),
+        "hugetlb": _huge_pages(paths.get("hugetlb", "") or paths.get("", ""), unified="hugetlb" not in paths),
     }
 
 

@@ -52,6 +52,21 @@ def apply(
     _rdma(target, resources.get("rdma") or {})
 
 
+def _beside(paths: dict[str, str], controller: str) -> str:
+    """The cgroup2 directory, if a controller is there (hybrid: newer ones are often mounted nowhere as v1), enabled
+    down to it; else ""."""
+    if controller in paths or "" not in paths:
+        return ""
+    from ocipy import host
+    from ocipy.cgroups.v2 import UnifiedCgroup
+
+    top = next((h.mountpoint for h in host.cgroups().hierarchies if h.unified), "")
+    if not top or controller not in os.read_text(f"{top}/cgroup.controllers").split():
+        return ""
+    UnifiedCgroup({"": paths[""]}, top=top).enable([controller])
+    return paths[""]
+
+
 class _Target:
     """Where to write, and how to say what went wrong."""
 
@@ -114,8 +129,8 @@ def _memory(target: _Target, memory: dict[str, Any], update: bool) -> None:
         value = memory.get(key)
         if value:
             _kernel_memory(target, name, value, f"memory.{key}")
-    swappiness = memory.get("swappiness")
-    if swappiness is not None and swappiness != -1:
+    swappiness = convert.swappiness(memory)
+    if swappiness is not None:
         if not 0 <= swappiness <= 100:
             raise ConfigError(
                 f"invalid memory swappiness value: {swappiness} (valid range is 0-100)", phase="cgroup",
@@ -245,6 +260,12 @@ def _network(target: _Target, network: dict[str, Any], update: bool) -> None:
 
 
 def _huge_pages(target: _Target, limits: list[dict[str, Any]]) -> None:
+    directory = _beside(target.paths, "hugetlb") if limits else ""
+    if directory:
+        from ocipy.cgroups import v2_resources
+
+        v2_resources.huge_pages(v2_resources.Target(directory, target.where), limits)
+        return
     for index, entry in enumerate(limits):
         key = f"hugepageLimits[{index}]"
         size = convert.file_part(entry["pageSize"], f"{target.where}.{key}.pageSize")
@@ -253,8 +274,14 @@ def _huge_pages(target: _Target, limits: list[dict[str, Any]]) -> None:
         target.attempt("hugetlb", f"hugetlb.{size}.rsvd.limit_in_bytes", entry["limit"], key, ENOENT)
 
 
-def _rdma(target: _Target, rdma: dict[str, Any]) -> None:
-    for device, limits in rdma.items():
+def _rdma(target: _Target, devices: dict[str, Any]) -> None:
+    directory = _beside(target.paths, "rdma") if devices else ""
+    if directory:
+        from ocipy.cgroups import v2_resources
+
+        v2_resources.rdma(v2_resources.Target(directory, target.where), devices)
+        return
+    for device, limits in devices.items():
         target.write("rdma", "rdma.max", convert.rdma_max(device, limits), f"rdma.{device}")
 
 

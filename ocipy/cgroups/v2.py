@@ -93,7 +93,7 @@ class UnifiedCgroup(Cgroup):
             return
         try:
             _fs.make(directory)
-            self._enable()
+            self.enable()
             kind = os.read_text(f"{directory}/cgroup.type").strip()
         except OSError as error:
             if self.optional and error.errno in NOT_ALLOWED:
@@ -107,8 +107,8 @@ class UnifiedCgroup(Cgroup):
             # Controllers that can't be (memory, io) will be missing, and be refused if asked for.
             _fs.put(directory, "cgroup.type", "threaded")
 
-    def _enable(self) -> None:
-        """Enable every controller that the top has in each ancestor's cgroup.subtree_control.
+    def enable(self, only: list[str] | None = None) -> None:
+        """Enable every controller that the top has, or only some, in each ancestor's cgroup.subtree_control.
 
         What is refused is reported by ``apply``, if it is needed at all.
         """
@@ -116,13 +116,13 @@ class UnifiedCgroup(Cgroup):
             from ocipy import host
 
             self._top = host.cgroups().hierarchies[0].mountpoint
-        wanted = _words(self._top, "cgroup.controllers")
-        if wanted == _words(self.directory, "cgroup.controllers"):
+        wanted = only or _words(self._top, "cgroup.controllers")
+        if set(wanted) <= set(_words(self.directory, "cgroup.controllers")):
             return
         current = self._top
         for part in self.directory[len(self._top) + 1 :].split("/"):
             enabled = _words(current, "cgroup.subtree_control")
-            missing = [f"+{c}" for c in _words(current, "cgroup.controllers") if c not in enabled]
+            missing = [f"+{c}" for c in _words(current, "cgroup.controllers") if c in wanted and c not in enabled]
             if not missing or not self._may_enable(current):
                 pass
             elif _fs.put(current, "cgroup.subtree_control", " ".join(missing)):

@@ -28,7 +28,7 @@ def apply(directory: str, resources: dict[str, Any], update: bool, where: str) -
 
             raise no_controller(asked, f"{where}.{asked}", True)
         return
-    target = _Target(directory, where)
+    target = Target(directory, where)
     for key, section in (
         ("pids", _pids),
         ("memory", _memory),
@@ -43,13 +43,12 @@ def apply(directory: str, resources: dict[str, Any], update: bool, where: str) -
         from ocipy.cgroups.devices import apply as apply_devices
 
         apply_devices(directory, resources.get("devices") or [], f"{where}.devices")
-    _huge_pages(target, resources.get("hugepageLimits") or [])
-    for device, limits in (resources.get("rdma") or {}).items():
-        target.write("rdma.max", convert.rdma_max(device, limits), f"rdma.{device}")
+    huge_pages(target, resources.get("hugepageLimits") or [])
+    rdma(target, resources.get("rdma") or {})
     _unified(target, resources.get("unified") or {})
 
 
-class _Target:
+class Target:
     """Where to write, and how to say what went wrong."""
 
     def __init__(self, directory: str, where: str) -> None:
@@ -75,17 +74,17 @@ class _Target:
         )
 
 
-def _pids(target: _Target, pids: dict[str, Any]) -> None:
+def _pids(target: Target, pids: dict[str, Any]) -> None:
     limit = pids.get("limit")
     if limit is not None:
         target.write("pids.max", convert.pids_max(limit), "pids.limit")
 
 
-def _memory(target: _Target, memory: dict[str, Any]) -> None:
+def _memory(target: Target, memory: dict[str, Any]) -> None:
     for key in ("kernel", "kernelTCP"):
         if (memory.get(key) or 0) > 0:
             raise target.unsupported(f"memory.{key}")
-    if memory.get("swappiness") not in (None, -1):
+    if convert.swappiness(memory) is not None:
         raise target.unsupported("memory.swappiness")
     if memory.get("disableOOMKiller"):
         raise target.unsupported("memory.disableOOMKiller")
@@ -117,7 +116,7 @@ def _memory(target: _Target, memory: dict[str, Any]) -> None:
         )
 
 
-def _check_usage(target: _Target, limit: int, swap: int) -> None:
+def _check_usage(target: Target, limit: int, swap: int) -> None:
     """Refuse a limit below the usage, as v1 does; v2 would have the OOM killer make room."""
     try:
         usage = number(target.directory, "memory.current")
@@ -131,7 +130,7 @@ def _check_usage(target: _Target, limit: int, swap: int) -> None:
             )
 
 
-def _block_io(target: _Target, block_io: dict[str, Any]) -> None:
+def _block_io(target: Target, block_io: dict[str, Any]) -> None:
     if block_io.get("leafWeight"):
         raise target.unsupported("blockIO.leafWeight")
     weight = block_io.get("weight")
@@ -147,13 +146,13 @@ def _block_io(target: _Target, block_io: dict[str, Any]) -> None:
         target.write("io.max", line, f"blockIO.{key}")
 
 
-def _weight(target: _Target, device: str, weight: int, key: str) -> None:
+def _weight(target: Target, device: str, weight: int, key: str) -> None:
     """Write a weight for BFQ where that is the scheduler, else for the io.cost model."""
     if target.attempt("io.bfq.weight", f"{device}{weight}", key, ENOENT):
         target.write("io.weight", f"{device}{convert.io_weight(weight)}", key)
 
 
-def _cpu(target: _Target, cpu: dict[str, Any]) -> None:
+def _cpu(target: Target, cpu: dict[str, Any]) -> None:
     for key in ("realtimeRuntime", "realtimePeriod"):
         if cpu.get(key):
             raise target.unsupported(f"cpu.{key}")
@@ -189,13 +188,14 @@ def _cpu(target: _Target, cpu: dict[str, Any]) -> None:
         target.write("cpu.idle", idle, "cpu.idle")
 
 
-def _network(target: _Target, network: dict[str, Any]) -> None:
+def _network(target: Target, network: dict[str, Any]) -> None:
     for key in ("classID", "priorities"):
         if network.get(key):
             raise target.unsupported(f"network.{key}")
 
 
-def _huge_pages(target: _Target, limits: list[dict[str, Any]]) -> None:
+def huge_pages(target: Target, limits: list[dict[str, Any]]) -> None:
+    """Write ``hugepageLimits``."""
     for index, entry in enumerate(limits):
         key = f"hugepageLimits[{index}]"
         size = convert.file_part(entry["pageSize"], f"{target.where}.{key}.pageSize")
@@ -204,7 +204,13 @@ def _huge_pages(target: _Target, limits: list[dict[str, Any]]) -> None:
         target.attempt(f"hugetlb.{size}.rsvd.max", entry["limit"], key, ENOENT)
 
 
-def _unified(target: _Target, unified: dict[str, str]) -> None:
+def rdma(target: Target, devices: dict[str, Any]) -> None:
+    """Write ``rdma``."""
+    for device, limits in devices.items():
+        target.write("rdma.max", convert.rdma_max(device, limits), f"rdma.{device}")
+
+
+def _unified(target: Target, unified: dict[str, str]) -> None:
     for name, value in unified.items():
         key = f'unified["{name}"]'
         if "/" in name or name in ("", ".", ".."):

@@ -36,9 +36,26 @@ def update(
     if cgroup is None or not record.alive():
         raise stop.not_running(record)
     rdt = _placed(record, intel_rdt, resctrl) if intel_rdt else None
+    if cgroup.driver == "v2" and resources.get("memory"):
+        resources = resources | {"memory": _memory(record, resources["memory"])}
     cgroup.apply(resources, update=True)
+    if total := (resources.get("memory") or {}).get("swap"):
+        record.data["memory_swap"] = total
+        record.save()
     if rdt is not None:
         _apply(record, rdt, cgroup)
+
+
+def _memory(record: Record, memory: dict[str, Any]) -> dict[str, Any]:
+    """``memory`` with the ``swap`` that holds: it is memory and swap together, so a new memory limit leaves less or
+    more for swap. v1's kernel does that itself; v2 has a limit for each, and the total must be known."""
+    limit, total = memory.get("limit") or 0, memory.get("swap") or 0
+    if limit == -1 and not total:
+        total = -1  # lifted as well
+    elif limit and not total:
+        configured = ((record.config().get("linux") or {}).get("resources") or {}).get("memory") or {}
+        total = record.data.get("memory_swap", configured.get("swap") or 0)
+    return memory | {"swap": total} if total else memory
 
 
 def _placed(record: Record, intel_rdt: dict[str, Any], resctrl: str) -> Rdt:
