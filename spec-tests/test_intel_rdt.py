@@ -5,7 +5,6 @@ Hardware with resctrl is rare: but for one test, the file system is the stand-in
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cgroup_tools import private_mounts
 from conftest import HERE, Cli, TestBundle, end, fresh_id, until
 
 from ocipy import Container, Error
@@ -25,22 +25,14 @@ from ocipy.container.create import CreateOptions
 from ocipy.errors import ConfigError, Unsupported
 
 WHERE = "$.linux.intelRdt"
-CLONE_NEWNS = 0x20000
 fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="this kernel has no FUSE (/dev/fuse)")
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture(scope="module")
 def mount_namespace() -> Iterator[None]:
     """Mounts of these tests are seen by nobody else, and are gone with the last process."""
-    back = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    where = os.getcwd()
-    assert libc.unshare(CLONE_NEWNS) == 0
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    yield
-    assert libc.setns(back, CLONE_NEWNS) == 0
-    os.close(back)
-    os.chdir(where)
+    with private_mounts():
+        yield
 
 
 class Resctrl:

@@ -150,7 +150,8 @@ class Rdt:
             self.fate = SHARED
         self.write()
         if self.monitor and not self._mkdir(self.monitor, f"{WHERE}.enableMonitoring"):
-            raise _shared(self.monitor)
+            other, self.monitor = self.monitor, ""  # not ours to remove
+            raise _shared(other)
 
     def _mkdir(self, directory: str, path: str) -> bool:
         """Make a group. Returns whether it is new. Raises Error."""
