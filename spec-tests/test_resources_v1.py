@@ -65,14 +65,6 @@ def read(cgroup: LegacyCgroup, controller: str, name: str) -> str:
     return Path(cgroup.paths[controller], name).read_text().strip()
 
 
-def memberships(pid: int | str) -> dict[str, str]:
-    found = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        found.update(dict.fromkeys(controllers.split(","), path))
-    return found
-
-
 @needs("memory")
 @pytest.mark.parametrize(
     ("memory", "name", "value"),
