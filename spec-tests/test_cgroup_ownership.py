@@ -45,6 +45,7 @@ def owners(cli: Cli, bundle: TestBundle) -> dict[str, int]:
     return found
 
 
+@pytest.mark.spec("config-linux#cgroup-ownership-3", "config-linux#cgroup-ownership-4")
 @needs_v2
 @pytest.mark.parametrize(
     ("uid", "userns", "owner"), [(0, True, ROOT), (1000, True, USER), (0, False, 0), (1000, False, 1000)]
@@ -60,6 +61,9 @@ def test_owner(cli: Cli, bundle: TestBundle, uid: int, userns: bool, owner: int)
     assert found == {name: owner if name in delegated else 0 for name in found}
 
 
+@pytest.mark.spec(
+    "config-linux#cgroup-ownership-1", "config-linux#cgroup-ownership-2", "config-linux#cgroup-ownership-3"
+)
 @pytest.mark.parametrize(
     ("change", "mount"),
     [

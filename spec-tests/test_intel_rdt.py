@@ -105,6 +105,9 @@ def pid(container: Container) -> int:
 # --- closID ---
 
 
+@pytest.mark.spec(
+    "config-linux#intelrdt-1", "config-linux#intelrdt-11", "config-linux#intelrdt-12", "config-linux#intelrdt-16"
+)
 @fuse
 def test_no_clos_id(create: Create, resctrl: Resctrl) -> None:
     """Without closID, a class named by the container's id; it goes with the container. No schema, none written."""
@@ -116,6 +119,16 @@ def test_no_clos_id(create: Create, resctrl: Resctrl) -> None:
     assert resctrl.journal() == [f"rmdir {name}"]
 
 
+@pytest.mark.spec("config-linux#intelrdt-3")
+@fuse
+def test_no_intel_rdt(cli: Cli, bundle: TestBundle, resctrl: Resctrl) -> None:
+    """Without ``linux.intelRdt`` nothing in resctrl is touched."""
+    options = CreateOptions(resctrl=str(resctrl.path))
+    Container.create(fresh_id(), str(bundle.save()), root=str(cli.root), options=options).delete(force=True)
+    assert resctrl.journal() == []
+
+
+@pytest.mark.spec("config-linux#intelrdt-17")
 @fuse
 def test_a_class_with_the_containers_name_that_is_not_its_own(create: Create, resctrl: Resctrl, bundle: TestBundle,
                                                               cli: Cli) -> None:  # fmt: skip
@@ -129,6 +142,7 @@ def test_a_class_with_the_containers_name_that_is_not_its_own(create: Create, re
     assert resctrl.groups() == {name}
 
 
+@pytest.mark.spec("config-linux#intelrdt-11", "config-linux#intelrdt-15", "config-linux#intelrdt-17")
 @fuse
 def test_an_existing_class(create: Create, resctrl: Resctrl) -> None:
     """closID without schemata: that class must exist; it is joined, not written to, and stays."""
@@ -138,6 +152,7 @@ def test_an_existing_class(create: Create, resctrl: Resctrl) -> None:
     assert resctrl.groups() == {"gold"}
 
 
+@pytest.mark.spec("config-linux#intelrdt-4")
 @fuse
 def test_the_default_class(create: Create, resctrl: Resctrl) -> None:
     """closID ``/``."""
@@ -146,6 +161,7 @@ def test_the_default_class(create: Create, resctrl: Resctrl) -> None:
     assert resctrl.journal() == [f"write ./tasks {pid(container)}"]
 
 
+@pytest.mark.spec("config-linux#intelrdt-8", "config-linux#intelrdt-13", "config-linux#intelrdt-17")
 @fuse
 def test_a_class_is_made_for_its_schema(create: Create, resctrl: Resctrl) -> None:
     """closID with a schema: made if it is not there, and not removed with the container; the next one finds it as it
@@ -158,6 +174,7 @@ def test_a_class_is_made_for_its_schema(create: Create, resctrl: Resctrl) -> Non
     assert resctrl.groups() == {"gold"}
 
 
+@pytest.mark.spec("config-linux#intelrdt-14")
 @fuse
 @pytest.mark.parametrize(
     ("rdt", "path"),
@@ -179,6 +196,7 @@ def test_an_existing_class_with_another_schema(
     assert resctrl.journal() == []
 
 
+@pytest.mark.spec("config-linux#intelrdt-15")
 @fuse
 def test_no_such_class(create: Create, resctrl: Resctrl) -> None:
     """closID without schemata, of a class that does not exist."""
@@ -194,6 +212,7 @@ def test_no_such_class(create: Create, resctrl: Resctrl) -> None:
 # --- schemata ---
 
 
+@pytest.mark.spec("config-linux#intelrdt-8", "config-linux#intelrdt-10")
 @fuse
 def test_the_order_of_schemata(create: Create, resctrl: Resctrl) -> None:
     """l3CacheSchema, memBwSchema, schemata; the later line wins. The limits are there before the process."""
@@ -259,6 +278,7 @@ def test_a_resource_that_is_not_there(
 # --- enableMonitoring ---
 
 
+@pytest.mark.spec("config-linux#intelrdt-18", "config-linux#intelrdt-19")
 @fuse
 @pytest.mark.parametrize("clos", ["", "gold", "/"])
 def test_monitoring(create: Create, resctrl: Resctrl, clos: str) -> None:
@@ -276,6 +296,7 @@ def test_monitoring(create: Create, resctrl: Resctrl, clos: str) -> None:
     assert resctrl.groups() == {"gold"}
 
 
+@pytest.mark.spec("config-linux#intelrdt-20")
 @fuse
 def test_no_monitoring_group_left(create: Create, resctrl: Resctrl) -> None:
     """If the group can't be made, or is another's, that is an error."""
@@ -347,6 +368,7 @@ def test_a_killed_create(cli: Cli, bundle: TestBundle, resctrl: Resctrl, tmp_pat
     assert resctrl.groups() == ({"used"} if clos == "used" else set())
 
 
+@pytest.mark.spec("config-linux#intelrdt-2")
 @pytest.mark.skipif(
     bool(intelrdt.find(Path("/proc/self/mountinfo").read_text())), reason="resctrl is mounted (mountinfo)"
 )
@@ -395,11 +417,13 @@ def test_exec_joins(create: Create, resctrl: Resctrl) -> None:
         assert len(joined) == 1
 
 
+@pytest.mark.spec("config-linux#intelrdt-9")
 @fuse
 def test_update(cli: Cli, create: Create, resctrl: Resctrl) -> None:
     """update --l3-cache-schema --mem-bw-schema."""
     with create({"l3CacheSchema": "L3:0=f"}) as container:
         name = container.id
+        assert resctrl.schema(name, "L3") == "L3:0=f;1=fff"
         cli("update", name, "--l3-cache-schema", "L3:0=ff0", "--mem-bw-schema", "MB:1=20", "--pids-limit", "50")
         assert (resctrl.schema(name, "L3"), resctrl.schema(name, "MB")) == ("L3:0=ff0;1=fff", "MB:0=100;1=20")
         for flag, value, words in (
@@ -449,6 +473,7 @@ def test_events(cli: Cli, create: Create) -> None:
 # --- the real one ---
 
 
+@pytest.mark.spec("config-linux#intelrdt-1")
 @pytest.mark.skipif(
     "\tresctrl\n" not in Path("/proc/filesystems").read_text(), reason="no resctrl in /proc/filesystems"
 )

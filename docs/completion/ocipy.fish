@@ -90,6 +90,8 @@ complete -c ocipy -n '__fish_seen_subcommand_from update' -l memory -x -d 'memor
 complete -c ocipy -n '__fish_seen_subcommand_from update' -l memory-reservation -x -d 'memory soft limit in bytes'
 complete -c ocipy -n '__fish_seen_subcommand_from update' -l memory-swap -x -d 'memory and swap in bytes; -1: no limit'
 complete -c ocipy -n '__fish_seen_subcommand_from update' -l pids-limit -x -d 'how many processes; -1: no limit'
+complete -c ocipy -n '__fish_seen_subcommand_from update' -l l3-cache-schema -x -d 'line for the L3 cache in resctrl\'s schemata'
+complete -c ocipy -n '__fish_seen_subcommand_from update' -l mem-bw-schema -x -d 'line for memory bandwidth in resctrl\'s schemata'
 complete -c ocipy -n __fish_use_subcommand -a events -d 'Print usage and out-of-memory events of a container as JSON lines'
 complete -c ocipy -n '__fish_seen_subcommand_from events' -a '(ocipy list --quiet 2>/dev/null)'
 complete -c ocipy -n '__fish_seen_subcommand_from events' -l stats -d 'print the usage once and end'
