@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocipy import cgroups, host
@@ -162,6 +162,7 @@ def test_cpu_weight(shares: int, weight: int) -> None:
     assert convert.cpu_weight(shares) == weight
 
 
+@settings(deadline=None)
 @given(st.integers(2, 262143))
 def test_cpu_weight_is_monotonic_and_in_range(shares: int) -> None:
     assert 1 <= convert.cpu_weight(shares) <= convert.cpu_weight(shares + 1) <= 10000
@@ -310,6 +311,7 @@ def reachable(code: bytes) -> set[int]:
     return seen
 
 
+@settings(deadline=None)
 @given(RULES)
 def test_program_decides_as_the_rules_say(ordered: list[Rule]) -> None:
     code = devices.program(ordered)
@@ -350,6 +352,7 @@ def kernel(result: device_rules.State, kind: str, major: int, minor: int, access
     return any(set(access) <= set(held) for held in matching)
 
 
+@settings(deadline=None)
 @given(RULES)
 def test_v1_state_decides_as_the_rules_say(ordered: list[Rule]) -> None:
     try:
@@ -366,6 +369,7 @@ def test_v1_state_decides_as_the_rules_say(ordered: list[Rule]) -> None:
                 assert not answer or set(access) <= allowed
 
 
+@settings(deadline=None)
 @given(RULES, RULES)
 def test_v1_transitions_arrive(old_rules: list[Rule], new_rules: list[Rule]) -> None:
     try:
