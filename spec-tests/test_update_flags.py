@@ -34,6 +34,8 @@ def test_flag(
 ) -> None:
     """The value is in the file; without such a file, the error names the limit, and nothing was changed."""
     have = controllers()
+    if UNIFIED and not v2:
+        flags = [flags[0], "1000"]  # 0 would be "not set"
     name = cli.start(bundle.args(*SLEEP))
     kernel = {"blkio": "io"}.get(controller, controller) if UNIFIED else controller
     if kernel not in have:
