@@ -105,7 +105,7 @@ def prepare(
     Args:
         more: members of :class:`ocipy.plan.Options` that the caller has chosen.
         spec: the config, in place of the bundle's config.json.
-        rootless: see :class:`CreateOptions`.
+        rootless, resctrl: see :class:`CreateOptions`.
 
     Raises:
         ConfigError, Unsupported, StateError (a malformed id).
@@ -131,7 +131,7 @@ def prepare(
     if facts.euid:
         check_programs(linux)
     rdt = None
-    if (wanted := (spec.get("linux") or {}).get("intelRdt")) is not None:
+    if (wanted := linux.get("intelRdt")) is not None:
         from ocipy.container import intelrdt
 
         rdt = intelrdt.place(wanted, container_id, resctrl)
