@@ -133,6 +133,12 @@ def notify(bundle: TestBundle, agent: Path, *names: str, **more: Any) -> None:
 FAKED = "mkdir /made && test ! -e /made && echo faked"
 
 
+@pytest.mark.spec(
+    "config-linux#seccomp-4", "config-linux#seccomp-6",
+    "config-linux#the-container-process-state-1", "config-linux#the-container-process-state-2",
+    "config-linux#the-container-process-state-3", "config-linux#the-container-process-state-4",
+    "config-linux#the-container-process-state-5",
+)  # fmt: skip
 @pytest.mark.parametrize("no_new_privs", [True, False])
 def test_init(cli: Cli, bundle: TestBundle, agent: Agent, no_new_privs: bool) -> None:
     """The Container Process State, for the first process; of any size, and whole when the connection ends."""
@@ -231,7 +237,7 @@ def test_library(tmp_path: Path, bundle: TestBundle, agent: Agent) -> None:
 
 
 def test_unused_listener(cli: Cli, bundle: TestBundle) -> None:
-    """`If the SCMP_ACT_NOTIFY action is not used this value is ignored.`"""
+    """config-linux.md#seccomp: without SCMP_ACT_NOTIFY there is nobody to connect to, and no error."""
     bundle.config["linux"]["seccomp"] = profile("ALLOW", listenerPath="/none/there", listenerMetadata="x")
     assert cli.run(bundle.args("echo", "ran")).stdout == "ran\n"
 
@@ -241,6 +247,7 @@ def test_unused_listener(cli: Cli, bundle: TestBundle) -> None:
 WHERE = "$.linux.seccomp.listenerPath"
 
 
+@pytest.mark.spec("config-linux#seccomp-3", "config-linux#seccomp-5")
 def test_no_agent(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """An agent that isn't there is an error of create, and nothing is left."""
     for path, words in (
@@ -284,7 +291,7 @@ def test_agent_gone(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
 
 
 def test_agent_hangs_up(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
-    """`If sending to this socket fails, the runtime MUST generate an error`, and the container does not run on."""
+    """config-linux.md#seccomp: a state that can't be sent is an error (MUST), and the container does not run on."""
     path = tmp_path / "agent.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

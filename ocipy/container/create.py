@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
-    from ocipy.container.netdevices import NetDevices
     from ocipy.container.intelrdt import Rdt
+    from ocipy.container.netdevices import NetDevices
 
 
 class CreateOptions:

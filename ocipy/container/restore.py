@@ -65,7 +65,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
         Error: nothing of the container is left behind then.
     """
     serve = criu.find()
-    spec, cgroup, compiled = prepare(container_id, bundle, {})
+    spec, cgroup, compiled, rdt = prepare(container_id, bundle, {})
     if options.create.warn is not None:
         _warn(spec, options.create.warn)
     check_console(compiled, options.create)
@@ -75,6 +75,8 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
             "network devices of the host don't move into a restored container", config_path="$.linux.netDevices",
             hint="leave it out, and move them by a createRuntime hook",
         )  # fmt: skip
+    if rdt is not None:
+        raise Unsupported("a restored container joins no resctrl class", config_path="$.linux.intelRdt")
     if options.lsm_mount_context and "selinux" not in host.facts().lsms:
         raise Unsupported("--lsm-mount-context: SELinux is not enabled on this host")  # CRIU would ignore it
     streams = criu.read_descriptors(options.image_path)
@@ -83,7 +85,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
         os.close(criu.directory(path, flag, make=make))
     entry = store.create(container_id)
     record = Record.new(entry, bundle, spec, cgroup)
-    build = _Restore(record, spec, cgroup, compiled, options.create)
+    build = _Restore(record, spec, cgroup, compiled, options.create, None)
     build.how, build.streams, build.serve = options, streams, serve
     try:
         record.save()
