@@ -46,6 +46,9 @@ def document() -> dict[str, Any]:
             "netDevices": {"enabled": True},
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
         },
-        "annotations": {"io.github.seccomp.libseccomp.version": seccomp.version()},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "annotations": {
+            "io.github.seccomp.libseccomp.version": seccomp.version(),
+            "org.opencontainers.runc.checkpoint.enabled": "true",  # the name that engines know
+        },
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config"],
     }

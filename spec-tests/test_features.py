@@ -7,6 +7,7 @@ that show it.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from conftest import OCIPY, Cli, TestBundle
 from test_schema_verdict import OFFICIAL_VALIDATORS
 
-import ocipy.spec
+import ocipy
 from ocipy.spec import validate
 
 FEATURES: dict[str, Any] = json.loads(subprocess.run([OCIPY, "features"], stdout=subprocess.PIPE, check=True).stdout)
@@ -251,3 +252,14 @@ def test_claims_have_tests() -> None:
     assert claimed == set(CLAIMS)
     for file in CLAIMS.values():
         assert (HERE / file).is_file()
+
+
+def test_annotations(cli: Cli) -> None:
+    """features.md#annotations, #unsafe-annotations: what engines ask for checkpoints by, and the annotations of a
+    config that do something: those that the code names."""
+    assert FEATURES["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "true"
+    assert "--image-path" in cli("checkpoint", "--help").stdout
+    package = Path(ocipy.__file__ or "").parent
+    source = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "features.py")
+    named = set(re.findall(r'"(org\.(?:criu|systemd)\.[a-z.]+)"', source))
+    assert named == set(FEATURES["potentiallyUnsafeConfigAnnotations"])
