@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Lan, TestBundle, fresh_id, nothing_left
+from conftest import Lan, TestBundle, fresh_id, nothing_left, until
 
 from ocipy import Container
 from ocipy.container.create import CreateOptions, prepare
@@ -229,12 +229,14 @@ def test_network_devices(kind: Callable[[TestBundle], None], place: Path, image:
         waits = next(n for n, op in enumerate(operations) if op.name == "wait_start")
         lan(trial.run, 0, False)
         before = descriptors()
+        until(lambda: "tentative" not in lan.ip("addr", "show", "dev", "v0"))
         address = lan.ip("addr", "show", "dev", "v0")
         for number in range(moves, waits):
             lan(trial.run, number, False)
             trial.take_terminal()
             what = f"{number}: {operations[number].name}"
-            assert lan.ip("addr", "show", "dev", "v0") == address, what
+            # a new address of IPv6 is tentative for a moment
+            until(lambda: lan.ip("addr", "show", "dev", "v0") == address, what=what)
             assert descriptors() == before, what
             assert nothing_left(place) == [], what
     finally:
