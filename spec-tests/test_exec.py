@@ -208,6 +208,7 @@ def test_container_ends(cli: Cli, bundle: TestBundle) -> None:
     cli("kill", name, "KILL")
     assert process.wait(20) == 128 + signal.SIGKILL
     process.stdout.close()
+    cli.wait_for(name, "stopped")
     cli("delete", name)
 
 

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -408,8 +409,11 @@ def test_state_of_a_stopped_init(cli: Cli, bundle: TestBundle) -> None:
     until(lambda: process_state(pid) == "T")
     for _ in range(25):  # more than the backlog of its socket
         assert cli.state(name)["status"] == "created"
+    process = subprocess.Popen(cli.command("start", name), stdin=subprocess.DEVNULL)
+    time.sleep(0.1)  # it waits for its turn, however long that takes
+    assert process.poll() is None
     os.kill(pid, signal.SIGCONT)
-    cli("start", name)
+    assert process.wait(60) == 0
     assert cli.state(name)["status"] == "running"
     cli("delete", "--force", name)
 

@@ -270,7 +270,8 @@ def test_joined_pid(cli: Cli, bundle: TestBundle, holder: Callable[..., int]) ->
     name = cli.start(bundle.sh("ls -d /proc/[0-9]* > /seen; exec sleep 1000"))
     found = cli.state(name)["pid"]
     assert os.readlink(f"/proc/{found}/ns/pid") == os.readlink(f"/proc/{pid}/ns/pid")
-    until(lambda: "/proc/1\n" in (bundle.rootfs / "seen").read_text())
+    seen = bundle.rootfs / "seen"
+    until(lambda: seen.exists() and "/proc/1\n" in seen.read_text())
     assert Path(f"/proc/{found}/stat").read_text().split()[3] != str(pid)
     done = cli("exec", name, "sh", "-c", "readlink /proc/self/ns/pid")
     assert done.stdout.strip() == os.readlink(f"/proc/{pid}/ns/pid")

@@ -119,10 +119,10 @@ int op_lookup(struct ctx *c, struct rd *r) {
 }
 
 /* Until it is started, the container dies of the signals that a program would die of: pid 1 of a namespace
- * ignores those without a handler. */
+ * ignores those without a handler. From before its creator is told that it is there: kill may come at once. */
 static void die(int s) { _exit(128 + s); }
 
-static void deadly(bool on) {
+void deadly(bool on) {
     static const int list[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) signal(list[i], on ? die : SIG_DFL);
 }
@@ -134,7 +134,6 @@ int op_wait_start(struct ctx *c, struct rd *r) {
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
     int e = keep_only(c, s);
     if (e < 0) return e;
-    deadly(true);
     for (;;) {
         c->sock = accept4(*s, NULL, NULL, SOCK_CLOEXEC);
         if (c->sock < 0) {

@@ -98,6 +98,7 @@ int chmod_fd(struct ctx *c, int fd, mode_t mode);
 int late_attr(struct ctx *c, int fd, uint64_t set); /* MOUNT_ATTR_* on an attached mount, before 5.12 */
 int write_all(int fd, const char *data, size_t size);
 int set_groups(struct ctx *c, size_t count, const gid_t *groups);
+void deadly(bool on);
 int diagnose_exec(struct ctx *c, const char *path, int error);
 
 #define OCIPY_DECLARE(number, name, handler) int handler(struct ctx *c, struct rd *r);

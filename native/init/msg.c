@@ -127,6 +127,7 @@ int keep_only(struct ctx *c, int *fd) {
  * ours: a container whose state was never written must not live (delete --force could not find it). */
 int op_ready(struct ctx *c, struct rd *r) {
     uint32_t keep = rd_u32(r);
+    if (!keep) deadly(true);
     size_t n = c->timed ? c->op * sizeof c->times[0] : 0;
     int e = msg_send(c, MSG_READY, 0, c->times, n, -1);
     if (e < 0) return e;

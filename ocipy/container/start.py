@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from errno import EAGAIN
+from time import sleep
+
 from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.container import stop
@@ -13,6 +16,8 @@ from ocipy.state import SOCKET
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.plan import Plan
+
+ANSWER_TRIES = 1000  # ten milliseconds apart
 
 
 def start(record: Record, compiled: Plan | None = None) -> None:
@@ -28,7 +33,7 @@ def start(record: Record, compiled: Plan | None = None) -> None:
             and it is deleted (runtime.md#lifecycle).
     """
     frozen = (cgroup := record.cgroup()) is not None and cgroup.frozen()
-    fd = lib.ocipy_connect(record.entry.fd, SOCKET.encode()) if record.alive() and not frozen else -1
+    fd = _connect(record) if record.alive() and not frozen else -1
     if fd < 0:
         raise _not_created(record)
     channel = Channel(fd)
@@ -69,6 +74,20 @@ def start(record: Record, compiled: Plan | None = None) -> None:
         except LaunchError as error:
             _destroy(record, error)
             raise
+
+
+def _connect(record: Record) -> int:
+    """A connection to the waiting process, or a negative errno. One that was stopped by a signal has a full queue of
+    `state` calls to look through when it goes on."""
+    for _ in range(ANSWER_TRIES):
+        fd = int(lib.ocipy_connect(record.entry.fd, SOCKET.encode()))
+        if fd != -EAGAIN or not record.alive():
+            return fd
+        sleep(0.01)
+    raise StateError(
+        f"container {record.entry.id!r} does not answer", code="not-answering",
+        hint=f"is its process {record.pid} stopped by a signal?",
+    )  # fmt: skip
 
 
 def _destroy(record: Record, error: LaunchError) -> None:
