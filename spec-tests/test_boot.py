@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +141,8 @@ def test_interrupt_is_an_exception(prefix: Path) -> None:
 import sys
 from time import sleep
 def main():
-    sys.stdout.write("ready\\n")
     try:
+        sys.stdout.write("ready\\n")
         sleep(60)
     except KeyboardInterrupt:
         sys.stdout.write("undone\\n")
@@ -152,7 +151,6 @@ def main():
     process = subprocess.Popen([prefix / "bin" / "ocipy"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert process.stdout.read() == "undone\n"
     assert process.wait(30) == 130
