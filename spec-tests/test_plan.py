@@ -405,8 +405,6 @@ def test_labels_without_module(config: dict[str, Any], section: str, key: str, m
 @pytest.mark.parametrize(
     ("mount", "where"),
     [
-        ({"destination": "/m", "source": "/s", "options": ["bind", "mode=1"]}, ".options"),
-        ({"destination": "/m", "source": "/s", "options": ["bind", "sync"]}, ".options"),
         ({"destination": "/m", "type": "bind"}, ".source"),
         ({"destination": "/m"}, ".type"),
         ({"destination": "/proc", "type": "tmpfs"}, ".destination"),

@@ -183,9 +183,11 @@ def _cgroup_owner(spec: dict[str, Any]) -> int | None:
     return None
 
 
-def _warn(spec: dict[str, Any], warn: Callable[[str], None]) -> None:
-    """Tell of capabilities that don't exist or that the caller lacks: they are ignored, and that must be said
-    (config.md#linux-process)."""
+def _warn(spec: dict[str, Any], compiled: plan.Plan, warn: Callable[[str], None]) -> None:
+    """Tell of what is ignored: capabilities that don't exist or that the caller lacks (config.md#linux-process),
+    and what the plan has found."""
+    for notice in compiled.notices:
+        warn(notice)
     lacking = plan.lacking_capabilities(spec, lib.ocipy_capabilities())
     if lacking:
         names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
@@ -194,8 +196,8 @@ def _warn(spec: dict[str, Any], warn: Callable[[str], None]) -> None:
     if set().union(*sets.values()).difference(CAPABILITIES):
         from ocipy.spec.notices import notices
 
-        for notice in notices(spec):
-            warn(notice.text)
+        for fault in notices(spec):
+            warn(fault.text)
 
 
 def create(
@@ -228,7 +230,7 @@ def create(
         container_id, bundle, more, spec=spec, rootless=options.rootless, resctrl=options.resctrl
     )
     if options.warn is not None:
-        _warn(spec, options.warn)
+        _warn(spec, compiled, options.warn)
     check_console(compiled, options)
     if compiled.notifies:
         from ocipy.container import agent

@@ -67,7 +67,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
     serve = criu.find()
     spec, cgroup, compiled, rdt = prepare(container_id, bundle, {})
     if options.create.warn is not None:
-        _warn(spec, options.create.warn)
+        _warn(spec, compiled, options.create.warn)
     check_console(compiled, options.create)
     external.namespaces(spec)
     if (spec.get("linux") or {}).get("netDevices"):

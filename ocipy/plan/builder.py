@@ -35,13 +35,14 @@ class Plan:
         notifies: whether its seccomp filter has a listener, which is for an agent.
         id_maps: what those of ``given`` that are user namespaces map (``uidMappings`` and ``gidMappings`` of a
             section of the config), and the section's config path.
+        notices: what of the config has no effect, a line each with the config path (runtime.md#warnings).
     """
 
-    __slots__ = ("clone_flags", "forks", "given", "id_maps", "notifies", "ops")
+    __slots__ = ("clone_flags", "forks", "given", "id_maps", "notices", "notifies", "ops")
 
     def __init__(
         self, ops: list[Op], given: list[str], clone_flags: int, forks: bool, notifies: bool = False,
-        id_maps: IdMaps | None = None,
+        id_maps: IdMaps | None = None, notices: list[str] | None = None,
     ) -> None:
         self.ops = ops
         self.given = given
@@ -49,6 +50,7 @@ class Plan:
         self.forks = forks
         self.notifies = notifies
         self.id_maps = id_maps or {}
+        self.notices = notices or []
 
     def encode(self, fault: int = NO_FAULT, timings: bool = False) -> bytes:
         """The plan as the init helper reads it.
@@ -139,6 +141,7 @@ class Builder:
         self.late: list[Op] = []
         self.given: list[str] = []
         self.id_maps: IdMaps = {}
+        self.notices: list[str] = []
         self.forks = self.notifies = False
         self.in_cgroup = False
         self._slots = SCRATCH
@@ -191,7 +194,7 @@ class Builder:
         """
         if len(self.ops) > MAX_OPS:
             raise Unsupported(f"the plan has {len(self.ops)} operations, more than the {MAX_OPS} that fit")
-        return Plan(self.ops, self.given, clone_flags, self.forks, self.notifies, self.id_maps)
+        return Plan(self.ops, self.given, clone_flags, self.forks, self.notifies, self.id_maps, self.notices)
 
     def has(self, kind: str) -> bool:
         """Whether the container has a namespace of its own of a kind, new or joined."""

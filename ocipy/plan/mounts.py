@@ -258,11 +258,9 @@ def _bind(
 ) -> None:
     if not mount.get("source"):
         raise ConfigError("a bind mount needs a source", config_path=f"{where}.source")
-    if wanted.of_fs:
-        raise ConfigError(
-            f"a bind mount takes no option {wanted.of_fs[0]!r}", config_path=f"{where}.options",
-            hint="file system options belong to the mount that is bound",
-        )
+    if wanted.of_fs:  # mount(2), to which the spec passes them, ignores them here: so do others, without a word
+        words = ", ".join(wanted.of_fs)
+        b.notices.append(f"{where}.options: {words}: without effect on a bind mount; they belong to what is bound")
     source = os.clean(os.join(b.options.bundle, mount["source"]))
     how = flags.AT_RECURSIVE if wanted.recursive or (mount.get("type") == "bind" and "rbind" in (
         mount.get("options") or ()
