@@ -1,4 +1,4 @@
-# make demo | test | test-v2 | lint | bench | storm; each sets up what it needs (as root, on Debian 12).
+# make demo | test | test-v2 | test-systemd | lint | bench | storm; each sets up what it needs (as root, on Debian 12).
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,6 +6,7 @@ SOURCES := setup.py pyproject.toml $(shell find ocipy native tools -name '*.py' 
 PACKAGES_DEMO := python3-venv python3-dev libc6-dev libseccomp-dev busybox-static
 PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo podman iproute2 procps uidmap util-linux libcap2-bin e2fsprogs apparmor criu iptables
 PACKAGES_GUEST := user-mode-linux kmod util-linux
+PACKAGES_SYSTEMD := systemd dbus libpam-systemd
 PACKAGES_BENCH := $(PACKAGES_DEMO) runc crun hyperfine
 APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300
 # installs what is missing and nothing else: without the network a machine that has it all still works
@@ -16,7 +17,8 @@ need = @missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/nu
 later-criu: | $(VENV)/made
 	@criu check >/dev/null 2>&1 || tools/get-criu.sh $(VENV)/criu || echo 'no later CRIU to be had: its tests will be skipped'
 
-.PHONY: demo docs later-criu test test-v2 lint bench storm clean packages-demo packages-test packages-bench packages-guest
+.PHONY: demo docs later-criu test test-v2 test-systemd lint bench storm clean
+.PHONY: packages-demo packages-test packages-bench packages-guest packages-systemd
 .DELETE_ON_ERROR:
 
 demo: packages-demo $(VENV)/installed
@@ -28,6 +30,10 @@ test: packages-test $(VENV)/installed-test later-criu
 # the same tests under a pure cgroup v2 hierarchy, in a guest kernel (User-mode Linux)
 test-v2: packages-test packages-guest $(VENV)/installed-test later-criu
 	tools/guest-run.sh -t 1500 '$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(PYTEST)'
+
+# the systemd cgroup driver under a real systemd, in a guest that boots it
+test-systemd: packages-test packages-guest packages-systemd $(VENV)/installed-test
+	tools/guest-run.sh -s -t 600 '$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider spec-tests/test_systemd_cgroups.py $(PYTEST)'
 
 lint: packages-demo $(VENV)/installed-test
 	$(BIN)/python -m pip install -q 'ruff>=0.6' 'mypy>=1.11' types-cffi
@@ -52,6 +58,8 @@ packages-test:
 	$(call need,$(PACKAGES_TEST))
 packages-guest:
 	$(call need,$(PACKAGES_GUEST))
+packages-systemd:
+	$(call need,$(PACKAGES_SYSTEMD))
 packages-bench:
 	$(call need,$(PACKAGES_BENCH))
 
@@ -65,7 +73,7 @@ $(VENV)/installed: $(VENV)/made $(SOURCES)
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'pytest>=7' 'hypothesis>=6'
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pytest>=7' 'hypothesis>=6' 'jeepney>=0.8'
 	@touch $@
 
 clean:

@@ -32,7 +32,7 @@ def document() -> dict[str, Any]:
             "namespaces": sorted(flags.NAMESPACES),
             "capabilities": list(CAPABILITIES),
             "mountExtensions": {"idmap": {"enabled": "idmap" in mounts.option_names()}},
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": seccomp.known_actions(),
@@ -50,5 +50,5 @@ def document() -> dict[str, Any]:
             "io.github.seccomp.libseccomp.version": seccomp.version(),
             "org.opencontainers.runc.checkpoint.enabled": "true",  # the name that engines know
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.criu.config"],
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
     }

@@ -145,7 +145,6 @@ def test_usage_errors(cli: Cli) -> None:
         (("--nonsense", "list"), 1),
         (("--root",), 1),
         (("--log-format", "xml", "list"), 1),
-        (("--systemd-cgroup", "list"), 1),
         (("state",), 1),
         (("state", "a", "b"), 1),
         (("start",), 1),

@@ -291,7 +291,7 @@ def test_user_namespace(ctr: Ctr) -> None:
         (("--apparmor-profile", "nosuch"), "$.process.apparmorProfile"),
         (
             ("--runc-systemd-cgroup", "--cgroup", "machine.slice:ocipy:nosuch"),
-            "--systemd-cgroup is not implemented",
+            "--systemd-cgroup: systemd is not running here",
         ),
         (("--rdt-class", "nosuch"), "intelRdt"),
     ],

@@ -29,6 +29,8 @@ CLAIMS = {
     "cgroup.v2": "test_cgroups_v2.py",
     "cgroup.rdma": "test_cgroups_v2.py",
     "mountExtensions.idmap": "test_idmapped_mounts.py",
+    "cgroup.systemd": "test_systemd_cgroups.py",
+    "cgroup.systemdUser": "test_systemd_cgroups.py",
     "seccomp.enabled": "test_seccomp.py",
     "apparmor.enabled": "test_lsm.py",
     "selinux.enabled": "test_lsm.py",

@@ -18,7 +18,7 @@ from types import CodeType
 #: not on the path of a command that an engine calls: reading them each time would cost more than it saves
 COLD = {
     "ocipy": {"boot", "features"},
-    "ocipy.cgroups": {"devices", "explain", "oom", "stats"},
+    "ocipy.cgroups": {"bus", "devices", "explain", "gvariant", "oom", "stats", "unit"},
     "ocipy.cli": {"checkpoint", "events", "explain", "features", "list", "log", "ps", "regex", "restore", "spec",
                   "update", "validate"},
     "ocipy.container": {"agent", "checkpoint", "criu", "external", "handover", "hints", "intelrdt", "members",

@@ -6,7 +6,7 @@ complete -c ocipy -n __fish_use_subcommand -l log-format -x -a 'text json' -d 'f
 complete -c ocipy -n __fish_use_subcommand -l log-level -x -a 'debug info warning error' -d 'least level to log: debug, info (default), warning or error'
 complete -c ocipy -n __fish_use_subcommand -l debug -d 'log more (--log-level debug), and show tracebacks'
 complete -c ocipy -n __fish_use_subcommand -l rootless -x -d 'do without a cgroup that can\'t be made: true, false, auto (default)'
-complete -c ocipy -n __fish_use_subcommand -l systemd-cgroup -d 'let systemd make the cgroups'
+complete -c ocipy -n __fish_use_subcommand -l systemd-cgroup -d 'let systemd make the cgroup of a new container'
 complete -c ocipy -n __fish_use_subcommand -l help -s h -d 'show this text, or a command\'s'
 complete -c ocipy -n __fish_use_subcommand -l version -s v -d 'show the versions'
 complete -c ocipy -n __fish_use_subcommand -a create -d 'Create a container; its program waits for start'

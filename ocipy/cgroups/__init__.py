@@ -1,4 +1,4 @@
-"""Control groups behind one interface: v1 and hybrid, v2 (and, by ``--systemd-cgroup``, systemd's).
+"""Control groups behind one interface: v1 and hybrid, v2; by ``--systemd-cgroup``, systemd makes them (``systemd.py``).
 
 A driver object knows the paths it owns before any of them exists, so that the state file can record
 them first (:meth:`Cgroup.record`): whatever dies half-way, ``delete`` finds all of it again.
@@ -35,7 +35,7 @@ def select(
             (:func:`ocipy.cgroups.rootless.settle` tells beforehand).
 
     Raises:
-        CgroupError: a path with ``..`` components, or one that is the root itself.
+        CgroupError: a path with ``..`` components, or one that is the root itself, or for systemd.
     """
     facts = facts or host.cgroups()
     path = cgroups_path or container_id
@@ -45,6 +45,11 @@ def select(
     if "\0" in path or "\n" in path:
         raise CgroupError(
             "a cgroup path must not contain a newline or NUL", config_path="$.linux.cgroupsPath"
+        )
+    if ".slice:" in path and path.count(":") == 2:
+        raise CgroupError(
+            f"{path!r} is a path for systemd, slice:prefix:name", config_path="$.linux.cgroupsPath",
+            hint="--systemd-cgroup is not given",
         )
     if not set(parts) - {"", "."}:  # kill and delete would take all of the host with them
         raise CgroupError(
@@ -62,6 +67,10 @@ def select(
 
 def load(record: dict[str, Any]) -> Cgroup:
     """The driver object for what :meth:`Cgroup.record` returned, in a later process."""
+    if record["driver"] == "systemd":
+        from ocipy.cgroups.systemd import load as load_systemd
+
+        return load_systemd(record)
     optional: bool = record.get("optional", False)
     if record["driver"] == "v2":
         from ocipy.cgroups.v2 import UnifiedCgroup

@@ -33,6 +33,8 @@ class Cgroup:
     """
 
     driver: str
+    #: it is made around a process (:meth:`adopt`), not before there is one (:meth:`create`)
+    needs_process = False
 
     def __init__(self, paths: dict[str, str], optional: bool = False) -> None:
         self.paths = paths
@@ -81,6 +83,18 @@ class Cgroup:
             CgroupError: the kernel refuses a value.
             ConfigError: a value is wrong whatever the kernel.
             Unsupported: the controller, or the setting, does not exist here.
+        """
+        raise NotImplementedError
+
+    def adopt(self, pid: int, resources: dict[str, Any]) -> None:
+        """Make the cgroup around a process that waits; only where ``needs_process``.
+
+        Args:
+            pid: the process.
+            resources: ``linux.resources``, for what can't be set later; the rest is for :meth:`apply`.
+
+        Raises:
+            CgroupError: it can't be made; with the code ``cgroup-in-use`` it is somebody else's.
         """
         raise NotImplementedError
 

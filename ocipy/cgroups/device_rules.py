@@ -116,7 +116,7 @@ def state(ordered: Iterable[Rule], where: str = "") -> State:
                 rest = "".join(a for a in held if a not in access)
                 if rest == held or not _overlap(other, key):
                     continue
-                if not _covers(key, other):
+                if not covers(key, other):
                     verbs = ("allow", "denied") if allow else ("deny", "allowed")
                     raise Unsupported(
                         f"cgroup v1 can't {verbs[0]} {_text(key, access)} after {_text(other, held)} "
@@ -130,7 +130,8 @@ def state(ordered: Iterable[Rule], where: str = "") -> State:
     return result
 
 
-def _covers(wide: Key, key: Key) -> bool:
+def covers(wide: Key, key: Key) -> bool:
+    """Whether a key stands for all devices that another one does."""
     return wide[0] == key[0] and wide[1] in (ANY, key[1]) and wide[2] in (ANY, key[2])
 
 

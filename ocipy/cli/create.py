@@ -41,5 +41,6 @@ def options(context: Context) -> CreateOptions:
         no_pivot=args.no_pivot,
         no_new_keyring=args.no_new_keyring,
         rootless=context.rootless,
+        systemd_cgroup=context.globals.systemd_cgroup,
         warn=context.warn,
     )

@@ -34,7 +34,7 @@ GLOBAL = Command(
              choices=("debug", "info", "warning", "error")),
         Flag("debug", "log more (--log-level debug), and show tracebacks"),
         Flag("rootless", "do without a cgroup that can't be made: true, false, auto (default)", "BOOL", kind=tristate),
-        Flag("systemd-cgroup", "let systemd make the cgroups"),
+        Flag("systemd-cgroup", "let systemd make the cgroup of a new container"),
         Flag("help h", "show this text, or a command's"),
         Flag("version v", "show the versions"),
     ),
@@ -110,8 +110,6 @@ def run(argv: list[str]) -> int:
         _open_log(options)
         if options.debug or options.log_level == "debug":
             _log(options, "debug", f"arguments: {' '.join(words)}", {})
-        if options.systemd_cgroup:
-            raise UsageError("--systemd-cgroup is not implemented", hint="the cgroupfs driver is the only one")
         name = words[0]
         if name not in COMMANDS:
             failed = NO_SUCH_COMMAND

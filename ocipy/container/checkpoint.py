@@ -149,4 +149,4 @@ def _dump(record: Record, options: CheckpointOptions, images: int, work: int, pr
 def _freezer(record: Record) -> str:
     """The cgroup directory by which CRIU can stop all processes at once."""
     paths: dict[str, str] = record.data["cgroup"]["paths"]
-    return paths.get("freezer", "") if record.data["cgroup"]["driver"] != "v2" else paths.get("", "")
+    return paths.get("", "") if list(paths) == [""] else paths.get("freezer", "")  # v2, where there is no other

@@ -43,6 +43,7 @@ class CreateOptions:
         resctrl: directory of the resctrl file system; found in mountinfo unless given.
         no_pivot: move the root over ``/`` instead of pivoting (a host on an initramfs).
         no_new_keyring: keep the caller's session keyring.
+        systemd_cgroup: let systemd make the cgroup; ``linux.cgroupsPath`` is ``slice:prefix:name`` then.
         fault: index of a plan operation that must fail (fault injection), or -1.
         timings: measure each operation.
         rootless: whether the container may do without a cgroup for lack of permission, if its config names none and
@@ -52,7 +53,7 @@ class CreateOptions:
 
     __slots__ = (
         "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify", "pid_file",
-        "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "timings", "warn",
+        "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "systemd_cgroup", "timings", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class CreateOptions:
         resctrl: str = "",
         no_pivot: bool = False,
         no_new_keyring: bool = False,
+        systemd_cgroup: bool = False,
         fault: int = -1,
         timings: bool = False,
         rootless: bool | None = None,
@@ -85,6 +87,7 @@ class CreateOptions:
         self.resctrl = resctrl
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
+        self.systemd_cgroup = systemd_cgroup
         self.fault = fault
         self.timings = timings
         self.rootless = rootless
@@ -98,6 +101,7 @@ def prepare(
     *,
     spec: dict[str, Any] | None = None,
     rootless: bool | None = None,
+    systemd_cgroup: bool = False,
     resctrl: str = "",
 ) -> tuple[dict[str, Any], Cgroup, plan.Plan, Rdt | None]:
     """Everything that can be decided before anything is made: config, cgroup paths, plan and groups of resctrl.
@@ -105,10 +109,10 @@ def prepare(
     Args:
         more: members of :class:`ocipy.plan.Options` that the caller has chosen.
         spec: the config, in place of the bundle's config.json.
-        rootless, resctrl: see :class:`CreateOptions`.
+        rootless, systemd_cgroup, resctrl: see :class:`CreateOptions`.
 
     Raises:
-        ConfigError, Unsupported, StateError (a malformed id).
+        ConfigError, Unsupported, StateError (a malformed id), CgroupError.
     """
     check_id(container_id)
     if spec is None:
@@ -118,12 +122,7 @@ def prepare(
     _check_root(os.clean(os.join(bundle, spec["root"]["path"])))
     facts = host.facts()
     linux = spec.get("linux") or {}
-    rootless = facts.rootless if rootless is None else rootless
-    cgroup = cgroups.select(linux.get("cgroupsPath"), container_id, facts.cgroups, rootless=rootless)
-    if cgroup.optional:
-        from ocipy.cgroups.rootless import settle
-
-        settle(cgroup, facts.cgroups)
+    cgroup = _place_cgroup(spec, container_id, facts, rootless, systemd_cgroup)
     compiled = plan.compile(
         spec, facts,
         plan.Options(bundle, container_id, cgroup.paths, **more),
@@ -136,6 +135,23 @@ def prepare(
 
         rdt = intelrdt.place(wanted, container_id, resctrl)
     return spec, cgroup, compiled, rdt
+
+
+def _place_cgroup(
+    spec: dict[str, Any], container_id: str, facts: host.Host, rootless: bool | None, systemd_cgroup: bool
+) -> Cgroup:
+    path = (spec.get("linux") or {}).get("cgroupsPath")
+    if systemd_cgroup:
+        from ocipy.cgroups.systemd import place
+
+        return place(path, container_id, spec.get("annotations") or {}, facts)
+    rootless = facts.rootless if rootless is None else rootless
+    cgroup = cgroups.select(path, container_id, facts.cgroups, rootless=rootless)
+    if cgroup.optional:
+        from ocipy.cgroups.rootless import settle
+
+        settle(cgroup, facts.cgroups)
+    return cgroup
 
 
 def _check_root(path: str) -> None:
@@ -227,7 +243,8 @@ def create(
         more["env"] = [*more.get("env", ()), ENV]
         more["notify_dir"] = f"{store.root}/{container_id}/{DIRECTORY}"
     spec, cgroup, compiled, rdt = prepare(
-        container_id, bundle, more, spec=spec, rootless=options.rootless, resctrl=options.resctrl
+        container_id, bundle, more, spec=spec, rootless=options.rootless, systemd_cgroup=options.systemd_cgroup,
+        resctrl=options.resctrl,
     )
     if options.warn is not None:
         _warn(spec, compiled, options.warn)
@@ -286,6 +303,7 @@ class _Build:
         self.launched: Launched | None = None
         self.own_cgroup = False
         self.own_rdt = False
+        self.late_limits = False
         self.hooks_ran = False
         self.pid_file = False
 
@@ -295,23 +313,22 @@ class _Build:
             from ocipy.container.netdevices import NetDevices  # few containers have any
 
             self.devices = NetDevices(configured)
-        self.own_cgroup = True
-        self.cgroup.create()
+        # A disk that the helper mounts need not be one that the program may open.
+        self.late_limits = _mounts_disks(self.spec)
+        if not self.cgroup.needs_process:
+            self.own_cgroup = True
+            self.cgroup.create()
         if self.rdt is not None:
             self.own_rdt = True
             self.rdt.make()
             self.record.data["intel_rdt"] = self.rdt.record()
         join = Join(self.cgroup, rdt=self.rdt)
         launched = self.launched = self._launch(join)
-        # While the helper is at work already; but a disk that it mounts need not be one that the program may open.
-        early = not _mounts_disks(self.spec)
-        if early:
-            self.cgroup.apply(self.linux.get("resources") or {})
-        if (owner := _cgroup_owner(self.spec)) is not None:
-            self.cgroup.delegate(owner)
+        if not self.cgroup.needs_process:
+            self._furnish()  # while the helper is at work already
         launched.until_ready(lambda kind, fd: self._sync(kind, fd, join))
-        if not early:
-            self.cgroup.apply(self.linux.get("resources") or {})
+        if self.late_limits:
+            self._limit()
         self._finish(launched)
         if self.devices:
             self.devices.close()
@@ -346,6 +363,8 @@ class _Build:
         if kind == SYNC_MAPS:
             write_maps(self.launched.pid, self.linux)
         elif kind == SYNC_CGROUP:
+            if self.cgroup.needs_process:
+                self._adopt(self.launched.pid)
             return join.finish(self.launched)
         elif kind == SYNC_DEVICES:
             assert self.devices is not None
@@ -358,6 +377,26 @@ class _Build:
             hooks.run_hooks("createRuntime", configured.get("createRuntime") or [], state)
             return state
         return b""
+
+    def _furnish(self) -> None:
+        """Give the new cgroup its limits, unless it is too early, and its owner."""
+        if not self.late_limits:
+            self._limit()
+        if (owner := _cgroup_owner(self.spec)) is not None:
+            self.cgroup.delegate(owner)
+
+    def _limit(self) -> None:
+        self.cgroup.apply(self.linux.get("resources") or {})
+
+    def _adopt(self, pid: int) -> None:
+        """Have the cgroup made around the waiting process."""
+        self.own_cgroup = True
+        try:
+            self.cgroup.adopt(pid, self.linux.get("resources") or {})
+        except CgroupError as error:
+            self.own_cgroup = error.code != "cgroup-in-use"
+            raise
+        self._furnish()
 
     def _finish(self, launched: Launched) -> None:
         """Record the process, then let it wait for start: killed in between, we leave it to die."""

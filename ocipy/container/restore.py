@@ -64,6 +64,8 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
         UsageError: the images are not those of a checkpoint.
         Error: nothing of the container is left behind then.
     """
+    if options.create.systemd_cgroup:
+        raise Unsupported("--systemd-cgroup: restore can't have systemd make the cgroup", code="systemd-restore")
     serve = criu.find()
     spec, cgroup, compiled, rdt = prepare(container_id, bundle, {})
     if options.create.warn is not None:

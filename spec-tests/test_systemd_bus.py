@@ -1,0 +1,201 @@
+"""--systemd-cgroup without systemd, without the library, or without an answer: errors, and nothing is left.
+
+These run anywhere: systemd is feigned by its directory in a private /run, and the bus is one that stalls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import OCIPY, Cli, TestBundle, fresh_id, nothing_left
+
+
+def refused(cli: Cli, bundle: TestBundle, tmp_path: Path, before: tuple[str, ...] = (), **env: str) -> str:
+    """create --systemd-cgroup, which must fail and leave nothing; the last line of stderr."""
+    where = ["--root", str(cli.root), "create", "--bundle", str(bundle.save())]
+    words = [*before, OCIPY, "--systemd-cgroup", *where, "box"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=os.environ | env, check=False)
+    assert done.returncode == 1, done.stderr
+    assert nothing_left(tmp_path) == []
+    return done.stderr.splitlines()[-1]
+
+
+#: a private /run that looks as if systemd were the init
+DISGUISED = (
+    "unshare", "-m", "--propagation", "private", "sh", "-c",
+    'mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && exec "$@"', "sh",
+)  # fmt: skip
+BARE = (*DISGUISED[:-2], 'mount -t tmpfs tmpfs /run && exec "$@"', "sh")
+
+
+def test_no_systemd(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """Without systemd the flag is an error that names it."""
+    words = refused(cli, bundle, tmp_path, BARE)
+    assert words.startswith("ocipy: --systemd-cgroup: systemd is not running here (/run/systemd/system")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("unix:path=/nonexistent", "no such file or directory"),
+        ("tcp:host=localhost,port=1", "is none that can be connected to"),
+        ("nonsense", "is none that can be connected to"),
+    ],
+)
+def test_no_bus(cli: Cli, bundle: TestBundle, tmp_path: Path, address: str, words: str) -> None:
+    """Nor is there anything without a bus."""
+    line = refused(cli, bundle, tmp_path, DISGUISED, DBUS_SYSTEM_BUS_ADDRESS=address)
+    assert line.startswith(f"ocipy: --systemd-cgroup: the bus at {address} ")
+    assert words in line
+
+
+def test_wrong_path(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """A path for cgroupfs with the flag, and one for systemd without it, are errors of $.linux.cgroupsPath."""
+    bundle.config["linux"]["cgroupsPath"] = "/a/b"
+    line = refused(cli, bundle, tmp_path)
+    assert line.startswith('ocipy: $.linux.cgroupsPath: expected cgroupsPath to be of format "slice:prefix:name"')
+    bundle.config["linux"]["cgroupsPath"] = "system.slice:a:b"
+    done = cli("create", "--bundle", str(bundle.save()), fresh_id(), code=1)
+    assert "$.linux.cgroupsPath" in done.stderr
+    assert "--systemd-cgroup is not given" in done.stderr
+
+
+def test_restore(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """A restore does not go by systemd, and says so."""
+    done = subprocess.run(
+        [OCIPY, "--systemd-cgroup", "--root", str(cli.root), "restore", "--bundle", str(bundle.save()), "box"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ocipy: --systemd-cgroup: restore can't")
+    assert nothing_left(tmp_path) == []
+
+
+def test_malformed_annotation(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """An annotation that is no GVariant text, with its config path."""
+    bundle.config["annotations"] = {"org.systemd.property.CollectMode": "inactive-or-failed"}
+    line = refused(cli, bundle, tmp_path)
+    assert line.startswith('ocipy: $.annotations["org.systemd.property.CollectMode"]: ')
+
+
+IN_PROCESS = """
+import sys
+sys.modules.update({name: None for name in sys.argv[3:]})
+from ocipy import Container
+from ocipy.container.create import CreateOptions
+from ocipy.errors import Error
+try:
+    if not sys.argv[3:]:
+        from ocipy.cgroups import bus
+        bus.SECONDS = 1.0
+    Container.create("box", sys.argv[1], root=sys.argv[2], options=CreateOptions(systemd_cgroup=True))
+except Error as error:
+    print(error.code, "|", error)
+"""
+
+
+def in_process(cli: Cli, bundle: TestBundle, *missing: str, **env: str) -> str:
+    words = [*DISGUISED, sys.executable, "-I", "-c", IN_PROCESS, str(bundle.save()), str(cli.root), *missing]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=os.environ | env, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_library(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """Without jeepney, the error says what to install, and for which flag."""
+    line = in_process(cli, bundle, "jeepney")
+    assert line.startswith("systemd-missing | --systemd-cgroup needs the Python package jeepney")
+    assert "pip install jeepney" in line
+    assert nothing_left(tmp_path) == []
+
+
+#: a bus that goes so far and no further: it accepts; it lets one in; it answers what is asked first
+STALLED = """
+import socket, sys
+from jeepney import MessageType, Parser, new_method_return
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print("ready", flush=True)
+while True:
+    link, _ = server.accept()
+    if sys.argv[2] == "accepts":
+        sys.stdin.read()
+    link.recv(100)
+    link.sendall(b"DATA\\r\\nOK 0123\\r\\n")
+    if sys.argv[2] == "authenticates":
+        sys.stdin.read()
+    parser, data = Parser(), link.recv(4096).removeprefix(b"BEGIN\\r\\n")
+    while True:
+        parser.add_data(data)
+        while (message := parser.get_next_message()) is not None:
+            member = message.header.fields[3]
+            if member == "Hello":
+                link.sendall(new_method_return(message, "s", (":1.1",)).serialise(1))
+            elif member == "Get":
+                text = "252" if message.body[1] == "Version" else ""
+                link.sendall(new_method_return(message, "v", (("s", text),)).serialise(1))
+            elif member in ("AddMatch", "Subscribe"):
+                link.sendall(new_method_return(message).serialise(1))
+        data = link.recv(4096)
+        if not data:
+            break
+"""
+
+
+@pytest.fixture
+def stalled(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Starts a bus that stalls; returns its address."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(where: str) -> str:
+        path = tmp_path / "bus"
+        words = [sys.executable, "-I", "-c", STALLED, str(path), where]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return f"unix:path={path}"
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("where", ["accepts", "authenticates"])
+def test_stalled_bus(
+    cli: Cli, bundle: TestBundle, tmp_path: Path, stalled: Callable[[str], str], where: str
+) -> None:
+    """A bus that does not answer: an error that says so, after a time, and nothing is left."""
+    address = stalled(where)
+    line = in_process(cli, bundle, DBUS_SYSTEM_BUS_ADDRESS=address)
+    assert line.startswith(
+        f"systemd-timeout | --systemd-cgroup: the bus at {address} did not answer the connection within 1 s"
+    )
+    assert nothing_left(tmp_path) == []
+
+
+def test_stalled_systemd(cli: Cli, bundle: TestBundle, tmp_path: Path, stalled: Callable[[str], str]) -> None:
+    """A systemd that does not answer: the call is named. The unit may come to be, so its record is kept, for delete."""
+    address = stalled("answers")
+    line = in_process(cli, bundle, DBUS_SYSTEM_BUS_ADDRESS=address)
+    assert line.startswith(
+        f"systemd-timeout | --systemd-cgroup: the bus at {address} did not answer "
+        "org.freedesktop.systemd1.Manager.StartTransientUnit(ocipy-box.scope) within 1 s"
+    )
+    record = json.loads((cli.root / "box/state.json").read_text())
+    assert record["cgroup"]["unit"]["name"] == "ocipy-box.scope"
+    assert record["pid"] == 0
+    # where there is no systemd any more, nor are there units: delete finishes
+    done = subprocess.run(
+        [*BARE, *cli.command("delete", "--force", "box")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert nothing_left(tmp_path) == []
