@@ -142,9 +142,17 @@ class TestBundle:
 
 
 @pytest.fixture
-def make_bundle(tmp_path: Path, image: Path) -> Callable[[], TestBundle]:
+def make_bundle(tmp_path: Path, image: Path) -> Iterator[Callable[[], TestBundle]]:
     """Makes bundles in the test's directory."""
-    return lambda: TestBundle(tmp_path / f"bundle{next(_numbers)}", image)
+    made = []
+
+    def make() -> TestBundle:
+        made.append(TestBundle(tmp_path / f"bundle{next(_numbers)}", image))
+        return made[-1]
+
+    yield make
+    for bundle in made:  # two megabytes each, and in a guest all is in memory
+        (bundle.path / "rootfs/bin/busybox").unlink(missing_ok=True)
 
 
 @pytest.fixture
