@@ -11,7 +11,7 @@ import sys
 from _bundle import bundle
 
 from ocipy import Container, Error
-from ocipy.container.create import CreateOptions
+from ocipy.container.prepare import CreateOptions
 
 
 def main() -> int:

@@ -543,7 +543,7 @@ LIBRARY = """
 import os, sys
 from ocipy import Container
 from ocipy.container.checkpoint import CheckpointOptions
-from ocipy.container.create import CreateOptions
+from ocipy.container.prepare import CreateOptions
 from ocipy.container.restore import RestoreOptions
 root, bundle, images, name = sys.argv[1:]
 null = os.open("/dev/null", os.O_RDWR)

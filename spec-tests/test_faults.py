@@ -13,7 +13,7 @@ import pytest
 from conftest import Lan, TestBundle, fresh_id, nothing_left, until
 
 from ocipy import Container
-from ocipy.container.create import CreateOptions, prepare
+from ocipy.container.prepare import CreateOptions, prepare
 from ocipy.errors import LaunchError
 from ocipy.plan import Plan
 

@@ -17,7 +17,7 @@ from conftest import Cli, TestBundle, fresh_id, mounts, nothing_left, until
 
 from ocipy import Container
 from ocipy.container.channel import Message, failure
-from ocipy.container.create import CreateOptions
+from ocipy.container.prepare import CreateOptions
 from ocipy.errors import LaunchError
 from ocipy.plan import Plan, ops
 

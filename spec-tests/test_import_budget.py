@@ -29,7 +29,8 @@ _BASE = {
 }  # fmt: skip
 _LAUNCH = {
     "ocipy.container.channel", "ocipy.container.create", "ocipy.container.hooks", "ocipy.container.idmap",
-    "ocipy.container.join", "ocipy.plan", "ocipy.plan.builder", "ocipy.plan.devices", "ocipy.plan.flags",
+    "ocipy.container.join", "ocipy.container.prepare", "ocipy.plan", "ocipy.plan.builder", "ocipy.plan.devices",
+    "ocipy.plan.flags",
     "ocipy.plan.mounts", "ocipy.plan.namespaces", "ocipy.plan.ops", "ocipy.plan.process", "ocipy.plan.rootfs",
     "ocipy.spec._table", "ocipy.spec.check", "ocipy.spec.load", "ocipy.spec.rules", "ocipy.spec.rules_linux",
 }  # fmt: skip

@@ -21,7 +21,7 @@ from conftest import HERE, Cli, TestBundle, end, fresh_id, until
 
 from ocipy import Container, Error
 from ocipy.container import intelrdt
-from ocipy.container.create import CreateOptions
+from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, Unsupported
 
 WHERE = "$.linux.intelRdt"
@@ -351,7 +351,7 @@ def test_a_killed_create(cli: Cli, bundle: TestBundle, resctrl: Resctrl, tmp_pat
     bundle.config["linux"]["intelRdt"] = {"closID": clos, "schemata": ["L3:0=f"], "enableMonitoring": True}
     script = f"""
         from ocipy import Container
-        from ocipy.container.create import CreateOptions
+        from ocipy.container.prepare import CreateOptions
         Container.create({name!r}, {str(bundle.save())!r}, root={str(cli.root)!r},
                          options=CreateOptions(resctrl={str(resctrl.path)!r}))
     """

@@ -16,7 +16,7 @@ import pytest
 from conftest import TestBundle, end, fresh_id, nothing_left, until
 
 from ocipy import Bundle, Container, Error
-from ocipy.container.create import CreateOptions
+from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, LaunchError, StateError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Cli, Mount, TestBundle, fresh_id, mounts
 
-from ocipy.container.create import prepare
+from ocipy.container.prepare import prepare
 
 # --- the table ---
 

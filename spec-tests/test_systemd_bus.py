@@ -88,7 +88,7 @@ IN_PROCESS = """
 import sys
 sys.modules.update({name: None for name in sys.argv[3:]})
 from ocipy import Container
-from ocipy.container.create import CreateOptions
+from ocipy.container.prepare import CreateOptions
 from ocipy.errors import Error
 try:
     if not sys.argv[3:]:

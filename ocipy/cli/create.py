@@ -7,7 +7,8 @@ from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command
 from ocipy.container.bundle import Bundle
-from ocipy.container.create import CreateOptions, create
+from ocipy.container.create import create
+from ocipy.container.prepare import CreateOptions
 from ocipy.state import Store
 
 COMMAND = Command(

@@ -7,7 +7,7 @@ import sys
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.container.bundle import Bundle
-from ocipy.container.create import prepare
+from ocipy.container.prepare import prepare
 
 COMMAND = Command(
     "explain",

@@ -9,7 +9,7 @@ from ocipy.cli.parser import Command, Flag
 from ocipy.cli.run import DETACH, NO_SUBREAPER, remove, stay
 from ocipy.container import foreground
 from ocipy.container.bundle import Bundle
-from ocipy.container.create import CreateOptions
+from ocipy.container.prepare import CreateOptions
 from ocipy.container.restore import RestoreOptions, restore
 from ocipy.errors import Unsupported
 from ocipy.state import Store

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocipy.container.create import CreateOptions
+    from ocipy.container.prepare import CreateOptions
     from ocipy.container.terminal import Console
 
 DETACH = Flag("detach d", "return when the program runs")

@@ -16,7 +16,8 @@ from ocipy import _os as os
 from ocipy.container import start, stop
 from ocipy.container.bundle import Bundle
 from ocipy.container.channel import Launched
-from ocipy.container.create import CreateOptions, create
+from ocipy.container.create import create
+from ocipy.container.prepare import CreateOptions
 from ocipy.container.record import Record
 from ocipy.errors import StateError
 from ocipy.state import Store

@@ -12,8 +12,9 @@ from ocipy import _os, host, plan
 from ocipy.cgroups.placement import own_directory
 from ocipy.container import criu, external, hooks
 from ocipy.container.channel import Channel, Launched, launch
-from ocipy.container.create import CreateOptions, _Build, _warn, check_console, prepare, write_pid_file
+from ocipy.container.create import _Build, write_pid_file
 from ocipy.container.join import Join
+from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.container.record import CREATING, Record, start_time
 from ocipy.errors import Unsupported
 from ocipy.plan import criu as plans
@@ -69,7 +70,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
     serve = criu.find()
     spec, cgroup, compiled, rdt = prepare(container_id, bundle, {})
     if options.create.warn is not None:
-        _warn(spec, compiled, options.create.warn)
+        tell(spec, compiled, options.create.warn)
     check_console(compiled, options.create)
     external.namespaces(spec)
     if (spec.get("linux") or {}).get("netDevices"):

@@ -1,0 +1,192 @@
+"""What create decides before anything is made: the options, the config, the cgroup's place, the plan."""
+
+from __future__ import annotations
+
+from ocipy import _os as os
+from ocipy import cgroups, host, plan
+from ocipy._native import lib
+from ocipy.container.idmap import check_programs
+from ocipy.errors import ConfigError
+from ocipy.spec.load import load, verify
+from ocipy.spec.names import CAPABILITIES
+from ocipy.state import check_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocipy.cgroups.base import Cgroup
+    from ocipy.container.intelrdt import Rdt
+
+
+class CreateOptions:
+    """How to create, besides what the config says; all of it optional.
+
+    Attributes:
+        console_fd: connected stream socket that gets the pty's master, or -1.
+        pid_file: path to write the init process's pid to.
+        pidfd_socket: connected stream socket that gets a pidfd of the init process, or -1.
+        stdio: descriptors for standard input, output and error.
+        preserve_fds: descriptors that the program gets as 3, 4, ….
+        listen_fds: how many of the first ``preserve_fds`` are sockets that systemd opened (sd_listen_fds(3)).
+        listen_names: the names of these, ``LISTEN_FDNAMES``.
+        notify: give the container a socket for sd_notify(3); `start` then passes on what it says.
+        resctrl: directory of the resctrl file system; found in mountinfo unless given.
+        no_pivot: move the root over ``/`` instead of pivoting (a host on an initramfs).
+        no_new_keyring: keep the caller's session keyring.
+        systemd_cgroup: let systemd make the cgroup; ``linux.cgroupsPath`` is ``slice:prefix:name`` then.
+        fault: index of a plan operation that must fail (fault injection), or -1.
+        timings: measure each operation.
+        rootless: whether the container may do without a cgroup for lack of permission, if its config names none and
+            sets no limit; None: unless the caller is the host's root.
+        warn: gets what is ignored in the config, one line each (runtime.md#warnings).
+    """
+
+    __slots__ = (
+        "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify", "pid_file",
+        "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "systemd_cgroup", "timings", "warn",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        console_fd: int = -1,
+        pid_file: str = "",
+        pidfd_socket: int = -1,
+        stdio: tuple[int, int, int] = (0, 1, 2),
+        preserve_fds: tuple[int, ...] = (),
+        listen_fds: int = 0,
+        listen_names: str = "",
+        notify: bool = False,
+        resctrl: str = "",
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        systemd_cgroup: bool = False,
+        fault: int = -1,
+        timings: bool = False,
+        rootless: bool | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        self.console_fd = console_fd
+        self.pid_file = pid_file
+        self.pidfd_socket = pidfd_socket
+        self.stdio = stdio
+        self.preserve_fds = preserve_fds
+        self.listen_fds = listen_fds
+        self.listen_names = listen_names
+        self.notify = notify
+        self.resctrl = resctrl
+        self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring
+        self.systemd_cgroup = systemd_cgroup
+        self.fault = fault
+        self.timings = timings
+        self.rootless = rootless
+        self.warn = warn
+
+
+def prepare(
+    container_id: str,
+    bundle: str,
+    more: dict[str, Any],
+    *,
+    spec: dict[str, Any] | None = None,
+    rootless: bool | None = None,
+    systemd_cgroup: bool = False,
+    resctrl: str = "",
+) -> tuple[dict[str, Any], Cgroup, plan.Plan, Rdt | None]:
+    """Everything that can be decided before anything is made: config, cgroup paths, plan and groups of resctrl.
+
+    Args:
+        more: members of :class:`ocipy.plan.Options` that the caller has chosen.
+        spec: the config, in place of the bundle's config.json.
+        rootless, systemd_cgroup, resctrl: see :class:`CreateOptions`.
+
+    Raises:
+        ConfigError, Unsupported, StateError (a malformed id), CgroupError.
+    """
+    check_id(container_id)
+    if spec is None:
+        spec = load(bundle)
+    else:
+        verify(spec)
+    _check_root(os.clean(os.join(bundle, spec["root"]["path"])))
+    facts = host.facts()
+    linux = spec.get("linux") or {}
+    cgroup = _place_cgroup(spec, container_id, facts, rootless, systemd_cgroup)
+    compiled = plan.compile(
+        spec, facts,
+        plan.Options(bundle, container_id, cgroup.paths, **more),
+    )
+    if facts.euid:
+        check_programs(linux)
+    rdt = None
+    if (wanted := linux.get("intelRdt")) is not None:
+        from ocipy.container import intelrdt
+
+        rdt = intelrdt.place(wanted, container_id, resctrl)
+    return spec, cgroup, compiled, rdt
+
+
+def _place_cgroup(
+    spec: dict[str, Any], container_id: str, facts: host.Host, rootless: bool | None, systemd_cgroup: bool
+) -> Cgroup:
+    path = (spec.get("linux") or {}).get("cgroupsPath")
+    if systemd_cgroup:
+        from ocipy.cgroups.systemd import place
+
+        return place(path, container_id, spec.get("annotations") or {}, facts)
+    rootless = facts.rootless if rootless is None else rootless
+    cgroup = cgroups.select(path, container_id, facts.cgroups, rootless=rootless)
+    if cgroup.optional:
+        from ocipy.cgroups.rootless import settle
+
+        settle(cgroup, facts.cgroups)
+    return cgroup
+
+
+def _check_root(path: str) -> None:
+    """The root file system: a directory, and itself no symbolic link (who may change a link could point it
+    anywhere between this check and the mount)."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError as error:
+        raise ConfigError(
+            f"rootfs {path}", config_path="$.root.path", syscall="lstat", errno=error.errno or 0
+        ) from None
+    if mode & 0o170000 == 0o120000:
+        raise ConfigError(f"rootfs {path} is a symbolic link", config_path="$.root.path")
+    if mode & 0o170000 != 0o040000:
+        raise ConfigError(f"rootfs {path} is not a directory", config_path="$.root.path")
+
+
+def check_console(compiled: plan.Plan, options: CreateOptions) -> None:
+    """A terminal takes a console socket, and the other way round. Raises ConfigError."""
+    if "console" in compiled.given and options.console_fd < 0:
+        raise ConfigError(
+            "a terminal needs a console socket", config_path="$.process.terminal", code="console-socket",
+            hint="--console-socket, or run without --detach",
+        )  # fmt: skip
+    if "console" not in compiled.given and options.console_fd >= 0:
+        raise ConfigError(
+            "a console socket, and process.terminal is not true", config_path="$.process.terminal",
+            code="console-socket",
+        )  # fmt: skip
+
+
+def tell(spec: dict[str, Any], compiled: plan.Plan, warn: Callable[[str], None]) -> None:
+    """Tell of what is ignored: capabilities that don't exist or that the caller lacks (config.md#linux-process),
+    and what the plan has found."""
+    for notice in compiled.notices:
+        warn(notice)
+    lacking = plan.lacking_capabilities(spec, lib.ocipy_capabilities())
+    if lacking:
+        names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
+        warn(f"$.process.capabilities: {names}: not granted, as the caller does not have it")
+    sets = (spec.get("process") or {}).get("capabilities") or {}
+    if set().union(*sets.values()).difference(CAPABILITIES):
+        from ocipy.spec.notices import notices
+
+        for fault in notices(spec):
+            warn(fault.text)
