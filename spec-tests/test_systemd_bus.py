@@ -73,7 +73,7 @@ def test_restore(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("ocipy: --systemd-cgroup: restore can't")
+    assert done.stderr.splitlines()[-1].startswith("ocipy: --systemd-cgroup: restore makes the cgroup")
     assert nothing_left(tmp_path) == []
 
 
@@ -94,7 +94,7 @@ try:
     if not sys.argv[3:]:
         from ocipy.cgroups import bus
         bus.SECONDS = 1.0
-    Container.create("box", sys.argv[1], root=sys.argv[2], options=CreateOptions(systemd_cgroup=True))
+    Container.create("box", sys.argv[1], root=sys.argv[2], options=CreateOptions(cgroup_manager="systemd"))
 except Error as error:
     print(error.code, "|", error)
 """

@@ -3,7 +3,7 @@ _ocipy() {
   local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" command= global=() i
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "${COMP_WORDS[i]}" in
-    --root|--log|--log-format|--log-level|--rootless) global+=("${COMP_WORDS[i]}" "${COMP_WORDS[i+1]}"); ((i++)) ;;
+    --root|--log|--log-format|--log-level|--rootless|--cgroup-manager) global+=("${COMP_WORDS[i]}" "${COMP_WORDS[i+1]}"); ((i++)) ;;
     -*) global+=("${COMP_WORDS[i]}") ;;
     *) command="${COMP_WORDS[i]}"; break ;;
     esac
@@ -14,6 +14,7 @@ _ocipy() {
     " --log-format") COMPREPLY=($(compgen -W "text json" -- "$cur")); return ;;
     " --log-level") COMPREPLY=($(compgen -W "debug info warning error" -- "$cur")); return ;;
     " --rootless") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    " --cgroup-manager") COMPREPLY=($(compgen -W "cgroupfs systemd disabled" -- "$cur")); return ;;
     "create --bundle"|"create -b") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "create --console-socket") COMPREPLY=($(compgen -f -- "$cur")); return ;;
     "create --pidfd-socket") COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -78,7 +79,7 @@ _ocipy() {
     "explain --id") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
   esac
   case "$command" in
-    "") COMPREPLY=($(compgen -W "--root --log --log-format --log-level --debug --rootless --systemd-cgroup --help -h --version -v create start state kill delete run exec list ps pause resume update events checkpoint restore features spec validate explain" -- "$cur")) ;;
+    "") COMPREPLY=($(compgen -W "--root --log --log-format --log-level --debug --rootless --systemd-cgroup --cgroup-manager --help -h --version -v create start state kill delete run exec list ps pause resume update events checkpoint restore features spec validate explain" -- "$cur")) ;;
     "create") COMPREPLY=($(compgen -W "--bundle -b --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "start") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "state") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;

@@ -7,6 +7,7 @@ complete -c ocipy -n __fish_use_subcommand -l log-level -x -a 'debug info warnin
 complete -c ocipy -n __fish_use_subcommand -l debug -d 'log more (--log-level debug), and show tracebacks'
 complete -c ocipy -n __fish_use_subcommand -l rootless -x -d 'do without a cgroup that can\'t be made: true, false, auto (default)'
 complete -c ocipy -n __fish_use_subcommand -l systemd-cgroup -d 'let systemd make the cgroup of a new container'
+complete -c ocipy -n __fish_use_subcommand -l cgroup-manager -x -a 'cgroupfs systemd disabled' -d 'who makes it: cgroupfs (default), systemd, or disabled: nobody'
 complete -c ocipy -n __fish_use_subcommand -l help -s h -d 'show this text, or a command\'s'
 complete -c ocipy -n __fish_use_subcommand -l version -s v -d 'show the versions'
 complete -c ocipy -n __fish_use_subcommand -a create -d 'Create a container; its program waits for start'

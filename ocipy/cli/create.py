@@ -42,6 +42,6 @@ def options(context: Context) -> CreateOptions:
         no_pivot=args.no_pivot,
         no_new_keyring=args.no_new_keyring,
         rootless=context.rootless,
-        systemd_cgroup=context.globals.systemd_cgroup,
+        cgroup_manager=context.cgroup_manager,
         warn=context.warn,
     )

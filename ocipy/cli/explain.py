@@ -21,7 +21,7 @@ def run(context: Context) -> int:
     args = context.args
     bundle = Bundle(args.rest[0] if args.rest else ".")
     _, cgroup, plan, rdt = prepare(
-        args.id or "explain", bundle.path, {}, rootless=context.rootless, systemd_cgroup=context.globals.systemd_cgroup
+        args.id or "explain", bundle.path, {}, rootless=context.rootless, cgroup_manager=context.cgroup_manager
     )
     lines = [("cgroup", f"make {path}", "$.linux.cgroupsPath") for path in cgroup.paths.values()]
     lines += [("resctrl", words, path) for words, path in (rdt.explain() if rdt is not None else ())]

@@ -35,6 +35,8 @@ GLOBAL = Command(
         Flag("debug", "log more (--log-level debug), and show tracebacks"),
         Flag("rootless", "do without a cgroup that can't be made: true, false, auto (default)", "BOOL", kind=tristate),
         Flag("systemd-cgroup", "let systemd make the cgroup of a new container"),
+        Flag("cgroup-manager", "who makes it: cgroupfs (default), systemd, or disabled: nobody", "MANAGER",
+             choices=("cgroupfs", "systemd", "disabled")),
         Flag("help h", "show this text, or a command's"),
         Flag("version v", "show the versions"),
     ),
@@ -47,13 +49,14 @@ EXEC_FAILED, NO_SUCH_COMMAND = 255, 3
 class Context:
     """What every command is given: its own arguments and the global ones."""
 
-    __slots__ = ("args", "globals", "root", "rootless")
+    __slots__ = ("args", "cgroup_manager", "globals", "root", "rootless")
 
     def __init__(self, args: Args, options: Args) -> None:
         self.args = args
         self.globals = options
         self.root: str = options.root or ""
         self.rootless: bool | None = options.rootless
+        self.cgroup_manager: str = options.cgroup_manager or ("systemd" if options.systemd_cgroup else "cgroupfs")
 
     def warn(self, text: str) -> None:
         """Log a warning."""
@@ -110,6 +113,8 @@ def run(argv: list[str]) -> int:
         _open_log(options)
         if options.debug or options.log_level == "debug":
             _log(options, "debug", f"arguments: {' '.join(words)}", {})
+        if options.systemd_cgroup and options.cgroup_manager not in (None, "systemd"):
+            raise UsageError("--systemd-cgroup and --cgroup-manager contradict each other")
         name = words[0]
         if name not in COMMANDS:
             failed = NO_SUCH_COMMAND

@@ -33,7 +33,7 @@ def run(context: Context) -> int:
     create = CreateOptions(
         console_fd=common.connect("--console-socket", args.console_socket),
         pid_file=common.absolute(args.pid_file),
-        systemd_cgroup=context.globals.systemd_cgroup,
+        cgroup_manager=context.cgroup_manager,
         warn=context.warn,
     )
     options = RestoreOptions(

@@ -69,7 +69,7 @@ def create(
         more["env"] = [*more.get("env", ()), ENV]
         more["notify_dir"] = f"{store.root}/{container_id}/{DIRECTORY}"
     spec, cgroup, compiled, rdt = prepare(
-        container_id, bundle, more, spec=spec, rootless=options.rootless, systemd_cgroup=options.systemd_cgroup,
+        container_id, bundle, more, spec=spec, rootless=options.rootless, cgroup_manager=options.cgroup_manager,
         resctrl=options.resctrl,
     )
     if options.warn is not None:

@@ -35,7 +35,8 @@ class CreateOptions:
         resctrl: directory of the resctrl file system; found in mountinfo unless given.
         no_pivot: move the root over ``/`` instead of pivoting (a host on an initramfs).
         no_new_keyring: keep the caller's session keyring.
-        systemd_cgroup: let systemd make the cgroup; ``linux.cgroupsPath`` is ``slice:prefix:name`` then.
+        cgroup_manager: who makes the cgroup: ``cgroupfs`` (ocipy does); ``systemd``, with ``linux.cgroupsPath``
+            ``slice:prefix:name``; ``disabled``: nobody, and the container stays in the caller's.
         fault: index of a plan operation that must fail (fault injection), or -1.
         timings: measure each operation.
         rootless: whether the container may do without a cgroup for lack of permission, if its config names none and
@@ -44,8 +45,8 @@ class CreateOptions:
     """
 
     __slots__ = (
-        "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify", "pid_file",
-        "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "systemd_cgroup", "timings", "warn",
+        "cgroup_manager", "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify",
+        "pid_file", "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "timings", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +63,7 @@ class CreateOptions:
         resctrl: str = "",
         no_pivot: bool = False,
         no_new_keyring: bool = False,
-        systemd_cgroup: bool = False,
+        cgroup_manager: str = "cgroupfs",
         fault: int = -1,
         timings: bool = False,
         rootless: bool | None = None,
@@ -79,7 +80,7 @@ class CreateOptions:
         self.resctrl = resctrl
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
-        self.systemd_cgroup = systemd_cgroup
+        self.cgroup_manager = cgroup_manager
         self.fault = fault
         self.timings = timings
         self.rootless = rootless
@@ -93,7 +94,7 @@ def prepare(
     *,
     spec: dict[str, Any] | None = None,
     rootless: bool | None = None,
-    systemd_cgroup: bool = False,
+    cgroup_manager: str = "cgroupfs",
     resctrl: str = "",
 ) -> tuple[dict[str, Any], Cgroup, plan.Plan, Rdt | None]:
     """Everything that can be decided before anything is made: config, cgroup paths, plan and groups of resctrl.
@@ -101,7 +102,7 @@ def prepare(
     Args:
         more: members of :class:`ocipy.plan.Options` that the caller has chosen.
         spec: the config, in place of the bundle's config.json.
-        rootless, systemd_cgroup, resctrl: see :class:`CreateOptions`.
+        rootless, cgroup_manager, resctrl: see :class:`CreateOptions`.
 
     Raises:
         ConfigError, Unsupported, StateError (a malformed id), CgroupError.
@@ -114,7 +115,7 @@ def prepare(
     _check_root(os.clean(os.join(bundle, spec["root"]["path"])))
     facts = host.facts()
     linux = spec.get("linux") or {}
-    cgroup = _place_cgroup(spec, container_id, facts, rootless, systemd_cgroup)
+    cgroup = _place_cgroup(spec, container_id, facts, rootless, cgroup_manager)
     compiled = plan.compile(
         spec, facts,
         plan.Options(bundle, container_id, cgroup.paths, **more),
@@ -130,13 +131,24 @@ def prepare(
 
 
 def _place_cgroup(
-    spec: dict[str, Any], container_id: str, facts: host.Host, rootless: bool | None, systemd_cgroup: bool
+    spec: dict[str, Any], container_id: str, facts: host.Host, rootless: bool | None, manager: str
 ) -> Cgroup:
-    path = (spec.get("linux") or {}).get("cgroupsPath")
-    if systemd_cgroup:
+    linux = spec.get("linux") or {}
+    path = linux.get("cgroupsPath")
+    if manager == "systemd":
         from ocipy.cgroups.systemd import place
 
         return place(path, container_id, spec.get("annotations") or {}, facts)
+    if manager == "disabled":
+        for name in ("cgroupsPath", "resources"):
+            if linux.get(name):
+                raise ConfigError(
+                    f"{name} is set, and the container gets no cgroup: --cgroup-manager disabled",
+                    config_path=f"$.linux.{name}",
+                )  # fmt: skip
+        cgroup = cgroups.select("", container_id, facts.cgroups, rootless=True)
+        cgroup.paths.clear()
+        return cgroup
     rootless = facts.rootless if rootless is None else rootless
     cgroup = cgroups.select(path, container_id, facts.cgroups, rootless=rootless)
     if cgroup.optional:

@@ -65,8 +65,9 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
         UsageError: the images are not those of a checkpoint.
         Error: nothing of the container is left behind then.
     """
-    if options.create.systemd_cgroup:
-        raise Unsupported("--systemd-cgroup: restore can't have systemd make the cgroup", code="systemd-restore")
+    if (manager := options.create.cgroup_manager) != "cgroupfs":
+        flag = "--systemd-cgroup" if manager == "systemd" else f"--cgroup-manager {manager}"
+        raise Unsupported(f"{flag}: restore makes the cgroup itself", code="cgroup-manager")
     serve = criu.find()
     spec, cgroup, compiled, rdt = prepare(container_id, bundle, {})
     if options.create.warn is not None:
