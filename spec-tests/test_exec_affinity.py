@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,17 @@ def test_bad_list(cli: Cli, bundle: TestBundle, text: str) -> None:
     """What is no list of CPUs is refused by its config path."""
     bundle.config["process"]["execCPUAffinity"] = {"initial": text}
     assert "$.process.execCPUAffinity.initial: found" in cli.run(bundle, code=1).stderr
+
+
+@needs_two
+def test_of_the_creator(cli: Cli, bundle: TestBundle) -> None:
+    """The CPUs that the runtime itself is confined to are not the container's: an engine may be pinned to some."""
+    show = "grep Cpus_allowed_list /proc/self/status"
+    free = cli.run(bundle.sh(show)).stdout
+    pinned = ["taskset", "--cpu-list", "0", *cli.command()]
+    words = [*pinned, "run", "--bundle", str(bundle.save()), fresh_id()]
+    assert subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, stdin=subprocess.DEVNULL).stdout == free
+    name = cli.start(bundle.args("sleep", "100"))
+    words = [*pinned, "exec", name, "sh", "-c", show]
+    assert subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, stdin=subprocess.DEVNULL).stdout == free
+    assert "0-" in free

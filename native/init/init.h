@@ -45,6 +45,7 @@ struct ctx {
     uint32_t op;
     uint32_t fault; /* operation that must fail (fault injection), or NO_OP */
     bool timed;
+    bool pinned; /* to CPUs that the config names */
     uint32_t times[MAX_OPS]; /* microseconds per operation */
     int slots[MAX_SLOTS];
     const char *syscall; /* what failed */

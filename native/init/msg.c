@@ -84,6 +84,14 @@ static int join_cgroups(struct ctx *c, const char *files) {
     return 0;
 }
 
+/* The CPUs that our creator was confined to are no business of the container's, which has the cgroup's. All there can
+ * be, since the kernel remembers what was asked for: a cpuset that grows later gives them. Refused, it stays so. */
+static void unpin(void) {
+    unsigned char all[1024];
+    memset(all, 0xff, sizeof all);
+    syscall(SYS_sched_setaffinity, 0, sizeof all, all);
+}
+
 enum { SYNC_MAPS = 1, SYNC_CGROUP = 2, SYNC_HOOKS = 3, SYNC_DEVICES = 4 };
 
 /* sync(kind): the launching side does its part, and says what is left for us. For network devices it needs a hand
@@ -100,7 +108,10 @@ int op_sync(struct ctx *c, struct rd *r) {
     int e = msg_send(c, MSG_SYNC, (int32_t)kind, NULL, 0, netlink);
     if (netlink >= 0) close(netlink);
     if (e < 0 || (e = msg_await(c, MSG_ACK, &text, &size)) < 0) return e;
-    if (kind == SYNC_CGROUP) return join_cgroups(c, text);
+    if (kind == SYNC_CGROUP) {
+        if ((e = join_cgroups(c, text)) < 0) return e;
+        if (!c->pinned) unpin();
+    }
     if (kind == SYNC_HOOKS) {
         char *state = arena(size + 1);
         if (!state) return failf(c, NULL, -ENOMEM, "plan arena");

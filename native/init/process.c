@@ -183,6 +183,7 @@ int op_affinity(struct ctx *c, struct rd *r) {
     const uint8_t *raw = rd_bytes(r, &size);
     const void *cpus = aligned(raw, size);
     if (!cpus) return failf(c, NULL, -ENOMEM, "plan arena");
+    c->pinned = true;
     return syscall(SYS_sched_setaffinity, 0, size, cpus) < 0 ? fail(c, "sched_setaffinity") : 0;
 }
 
