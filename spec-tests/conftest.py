@@ -219,6 +219,17 @@ class Cli:
         until(lambda: self.state(name)["status"] == status, seconds, f"{name} is not {status}")
 
 
+@pytest.fixture
+def open_bundle(image: Path, cli: Cli) -> Iterator[TestBundle]:
+    """A bundle in a directory that every user can get to, as the root of a user namespace must."""
+    top = Path(tempfile.mkdtemp(prefix="ocipytest-"))
+    top.chmod(0o755)
+    yield TestBundle(top / "bundle", image)
+    left = nothing_left(top)
+    subprocess.run(["rm", "-rf", "--one-file-system", top], check=True)  # whatever is mounted below, if it is
+    assert left == []
+
+
 class Mount:
     """One line of mountinfo (proc_pid_mountinfo(5))."""
 

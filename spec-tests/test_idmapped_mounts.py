@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,17 +51,6 @@ def volume(ext4: Callable[[Path], Path], tmp_path: Path) -> Path:
         (point / f"of-{owner}").write_text("")
         os.chown(point / f"of-{owner}", owner, owner)
     return point
-
-
-@pytest.fixture
-def open_bundle(image: Path, cli: Cli) -> Iterator[TestBundle]:
-    """A bundle in a directory that every user can get to, as the root of a user namespace must."""
-    top = Path(tempfile.mkdtemp(prefix="ocipytest-"))
-    top.chmod(0o755)
-    yield TestBundle(top / "bundle", image)
-    left = nothing_left(top)
-    shutil.rmtree(top)
-    assert left == []
 
 
 @pytest.fixture

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, TestBundle, end, mounts, nothing_left, until
+from conftest import Cli, TestBundle, end, mounts, until
 
 #: the spec's names and those under /proc/PID/ns
 FILES = {
@@ -79,17 +77,6 @@ def holder(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-
-
-@pytest.fixture
-def open_bundle(image: Path, cli: Cli) -> Iterator[TestBundle]:
-    """A bundle in a directory that every user can get to, as the root of a user namespace must."""
-    top = Path(tempfile.mkdtemp(prefix="ocipytest-"))
-    top.chmod(0o755)
-    yield TestBundle(top / "bundle", image)
-    left = nothing_left(top)
-    shutil.rmtree(top)
-    assert left == []
 
 
 def give_to(path: Path, uid: int) -> None:

@@ -13,14 +13,13 @@ from typing import Any
 
 import cgroup_tools
 import pytest
-from cgroup_tools import HOG, block_device, new, private_mounts, until
+from cgroup_tools import HOG, block_device, private_mounts, until
+from test_cgroups_v1 import CONTROLLERS, needs, needs_file, read  # and skipped with it, on another hierarchy
 
 from ocipy import host
 from ocipy.cgroups.v1 import LegacyCgroup
 from ocipy.errors import CgroupError, ConfigError, Error, Unsupported
 
-MODE = host.cgroups().mode
-CONTROLLERS = {c for h in host.cgroups().hierarchies for c in h.controllers}
 #: controllers of the cgroup2 beside (hybrid)
 BESIDE = {
     name
@@ -32,37 +31,12 @@ BESIDE = {
 #: fixtures
 cgroup, prefix, start = cgroup_tools.cgroup, cgroup_tools.prefix, cgroup_tools.start
 
-if MODE == "v2":
-    pytest.skip("this host has cgroup v2 only", allow_module_level=True)
-if os.geteuid():
-    pytest.skip("needs root", allow_module_level=True)
-
-
 _SWAPPINESS = Path("/sys/fs/cgroup/memory/memory.swappiness")
 INHERITED_SWAPPINESS = _SWAPPINESS.read_text().strip() if _SWAPPINESS.exists() else ""
 
 
 def read_lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines()
-
-
-def needs(controller: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(controller not in CONTROLLERS, reason=f"no {controller} hierarchy is mounted")
-
-
-def needs_file(controller: str, name: str) -> None:
-    """Skip where a new cgroup does not have a file."""
-    probe = new()
-    probe.create()
-    try:
-        if controller not in probe.paths or not Path(probe.paths[controller], name).exists():
-            pytest.skip(f"this kernel has no {name}")
-    finally:
-        probe.delete()
-
-
-def read(cgroup: LegacyCgroup, controller: str, name: str) -> str:
-    return Path(cgroup.paths[controller], name).read_text().strip()
 
 
 @needs("memory")

@@ -12,36 +12,13 @@ import cgroup_tools
 import pytest
 from cgroup_tools import hog
 from conftest import Cli, TestBundle
+from test_cgroups_v2 import TOP, needs, needs_file, read  # and skipped with it, on another hierarchy
 
-from ocipy import host
 from ocipy.cgroups.v2 import UnifiedCgroup
 from ocipy.errors import CgroupError, ConfigError, Error, Unsupported
 
-FACTS = host.cgroups()
-TOP = FACTS.hierarchies[0].mountpoint
-
 #: fixtures
 cgroup, prefix, start = cgroup_tools.cgroup, cgroup_tools.prefix, cgroup_tools.start
-
-if FACTS.mode != "v2":
-    pytest.skip(f"this host has cgroup {FACTS.mode}", allow_module_level=True)
-if os.geteuid():
-    pytest.skip("needs root", allow_module_level=True)
-
-CONTROLLERS = Path(TOP, "cgroup.controllers").read_text().split()
-
-
-def needs(controller: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(controller not in CONTROLLERS, reason=f"there is no {controller} controller")
-
-
-def needs_file(cgroup: UnifiedCgroup, name: str) -> None:
-    if not Path(cgroup.directory, name).exists():
-        pytest.skip(f"this kernel has no {name}")
-
-
-def read(cgroup: UnifiedCgroup, name: str) -> str:
-    return Path(cgroup.directory, name).read_text().strip()
 
 
 @pytest.mark.spec("config-linux#unified-2")
