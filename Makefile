@@ -27,11 +27,9 @@ demo: packages-demo $(VENV)/installed
 test: packages-test $(VENV)/installed-test later-criu
 	$(BIN)/python -m pytest $(PYTEST)
 
-# the same tests under a pure cgroup v2 hierarchy, in a guest kernel (User-mode Linux); what compares with runc, whose
-# starts take a second there, is about command lines, not hierarchies
+# the same tests under a pure cgroup v2 hierarchy, in guest kernels (User-mode Linux)
 test-v2: packages-test packages-guest $(VENV)/installed-test later-criu
-	tools/guest-run.sh -t 1500 '$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
-		--ignore=spec-tests/test_differential.py $(PYTEST)'
+	tools/test-v2.sh $(PYTEST)
 
 # the systemd cgroup driver under a real systemd, in a guest that boots it
 test-systemd: packages-test packages-guest packages-systemd $(VENV)/installed-test
