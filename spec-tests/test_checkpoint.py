@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from conftest import Cli, TestBundle, fresh_id, mounts, until
 from criu_tools import Counter, Dump, counter, criu, dump, need
-from test_namespaces import give_to, open_bundle
+from test_namespaces import give_to
 from test_terminal import ConsoleSocket, console, terminal
 
-__all__ = ["console", "counter", "criu", "dump", "open_bundle"]
+__all__ = ["console", "counter", "criu", "dump"]
 pytestmark = pytest.mark.usefixtures("criu")
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import OCIPY, Cli, TestBundle, fresh_id
 from criu_tools import Counter, Dump, counter, criu, dump
-from test_namespaces import open_bundle
 
-__all__ = ["counter", "criu", "dump", "open_bundle"]
+__all__ = ["counter", "criu", "dump"]
 
 #: a criu that only tells a version, which is too old
 OLD = f"""#!{sys.executable}
