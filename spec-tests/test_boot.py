@@ -148,7 +148,9 @@ def main():
         sys.stdout.write("undone\\n")
         return 130
 """)
+    ours = signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs in the background may have inherited it ignored
     process = subprocess.Popen([prefix / "bin" / "ocipy"], stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, ours)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)

@@ -317,7 +317,7 @@ def test_user_namespace(cli: Cli, open_bundle: TestBundle, dump: Dump) -> None:
 
 def test_limits(cli: Cli, counter: Counter, dump: Dump) -> None:
     """Limits are those of the config of the restore, and ones that CRIU itself would break are no obstacle."""
-    counter.bundle.config["linux"]["resources"] = {"pids": {"limit": 3}, "memory": {"limit": 4 << 20}}
+    counter.bundle.config["linux"]["resources"] = {"pids": {"limit": 3}, "memory": {"limit": 8 << 20}}
     name = dump.start(counter.bundle)
     counter.goes_on()
     dump.checkpoint(name)
@@ -326,7 +326,7 @@ def test_limits(cli: Cli, counter: Counter, dump: Dump) -> None:
     counter.goes_on()
     stats = json.loads(cli("events", "--stats", name).stdout)["data"]
     assert stats["pids"]["limit"] == 2
-    assert stats["memory"]["usage"]["limit"] == 4 << 20
+    assert stats["memory"]["usage"]["limit"] == 8 << 20
     cli("delete", "--force", name)
 
 
