@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ocipy import _os as os
 from ocipy import cgroups, host, plan
-from ocipy._native import lib
 from ocipy.container.idmap import check_programs
 from ocipy.errors import ConfigError
 from ocipy.spec.load import load, verify
@@ -188,14 +187,9 @@ def check_console(compiled: plan.Plan, options: CreateOptions) -> None:
 
 
 def tell(spec: dict[str, Any], compiled: plan.Plan, warn: Callable[[str], None]) -> None:
-    """Tell of what is ignored: capabilities that don't exist or that the caller lacks (config.md#linux-process),
-    and what the plan has found."""
+    """Tell of what is ignored: capabilities that don't exist (config.md#linux-process), and what the plan has found."""
     for notice in compiled.notices:
         warn(notice)
-    lacking = plan.lacking_capabilities(spec, lib.ocipy_capabilities())
-    if lacking:
-        names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
-        warn(f"$.process.capabilities: {names}: not granted, as the caller does not have it")
     sets = (spec.get("process") or {}).get("capabilities") or {}
     if set().union(*sets.values()).difference(CAPABILITIES):
         from ocipy.spec.notices import notices

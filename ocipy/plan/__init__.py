@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ocipy.plan import devices, mounts, namespaces, ops, process, rootfs
 from ocipy.plan.builder import NO_FAULT, Builder, Options, Plan
-from ocipy.plan.process import lacking_capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from ocipy.host import Host
 
-__all__ = ["NO_FAULT", "Options", "Plan", "compile", "compile_exec", "lacking_capabilities"]
+__all__ = ["NO_FAULT", "Options", "Plan", "compile", "compile_exec"]
 
 
 def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:

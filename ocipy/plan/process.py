@@ -80,7 +80,9 @@ def attributes(b: Builder) -> None:
     user = process.get("user") or {}
     if user.get("umask") is not None:
         b.add(ops.umask("$.process.user.umask", user["umask"]))
-    lacking = lacking_capabilities(b.spec, b.host.capabilities)
+    if lacking := _lacking_capabilities(b.spec, b.host.capabilities):
+        names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
+        b.notices.append(f"$.process.capabilities: {names}: not granted, as the caller does not have it")
     sets = {name: _mask(names) & ~lacking for name, names in (process.get("capabilities") or {}).items()}
     # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
     # always written ambient ones that are not inheritable: they have no effect, and are no error.
@@ -221,7 +223,7 @@ def _check_ids(b: Builder, user: dict[str, Any]) -> None:
         )
 
 
-def lacking_capabilities(spec: dict[str, Any], held: int) -> int:
+def _lacking_capabilities(spec: dict[str, Any], held: int) -> int:
     """What a config asks for and can't be granted, as bits: left out, with a warning of `create`.
 
     In a user namespace of its own the container has every capability to begin with.
