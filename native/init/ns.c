@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 /* open_ns(slot, path, type, file of the namespace that it must not be, or ""): opened before anything is joined,
@@ -150,11 +151,15 @@ int op_domainname(struct ctx *c, struct rd *r) {
     return setdomainname(name, strlen(name)) < 0 ? fail(c, "setdomainname") : 0;
 }
 
-/* A session keyring of its own: the container must not see the keys of who started it. */
+/* A session keyring of its own: the container must not see the keys of who started it. The kernel counts keyrings
+ * of ended processes against the user's quota until it has collected them, some 100 ms: worth a wait of 2 s. */
 int op_keyring(struct ctx *c, struct rd *r) {
     const char *name = rd_str(r);
-    if (syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, name, 0, 0, 0) < 0 && errno != ENOSYS)
-        return fail(c, "keyctl");
+    for (int tries = 0; syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, name, 0, 0, 0) < 0; tries++) {
+        if (errno == ENOSYS) return 0;
+        if (errno != EDQUOT || tries == 200) return fail(c, "keyctl");
+        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+    }
     return 0;
 }
 
