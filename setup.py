@@ -82,15 +82,15 @@ class BuildScripts(build_scripts):
             f'-DOCIPY_PYTHON="{os.path.realpath(sys.executable)}"',
             f'-DOCIPY_PYVER="{sys.version_info.major}.{sys.version_info.minor}"',
         ]
-        launcher = HERE / "native/launcher.c"
+        launcher = [HERE / "native/launcher.c", HERE / "native/brief.c"]
         more, libraries = embedding()
         if more:
             try:
-                compile_program([launcher, HERE / "native/embed.c"], target, [*defines, *more], libraries)
+                compile_program([*launcher, HERE / "native/embed.c"], target, [*defines, *more], libraries)
                 return
             except subprocess.CalledProcessError:
                 print("the interpreter can't be embedded: the launcher will execute it", file=sys.stderr)
-        compile_program([launcher], target, defines, STATIC)
+        compile_program(launcher, target, defines, STATIC)
 
     def get_outputs(self) -> list[str]:
         return [str(Path(self.build_dir) / "ocipy")]

@@ -108,6 +108,13 @@ def run(path: Path, peers: dict[str, str], runs: int) -> None:
 
     report("create + start + delete, three processes (and a shell)",
            hyperfine({n: cycle(b, f"bench-{n}") for n, b in peers.items()}, runs, shell=True))  # fmt: skip
+    for name, binary in peers.items():
+        subprocess.run([binary, "create", "--bundle", str(path), f"bench-{name}"], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)  # fmt: skip
+    for command, more in ("state", ""), ("kill", " 0"):
+        report(command, hyperfine({n: f"{b} {command} bench-{n}{more}" for n, b in peers.items()}, runs))
+    for name, binary in peers.items():
+        subprocess.run([binary, "delete", "--force", f"bench-{name}"], check=True)
     library = {}
     library["library, whole life"] = median(lambda: _life(path), runs)
     report("in-process library: create, start, wait, delete", library)

@@ -124,6 +124,9 @@ int main(int argc, char **argv) {
     static char prefix[PATH_MAX], site[PATH_MAX], python[PATH_MAX];
     if (argc > 0 && argv[0][0])
         name = argv[0]; /* for messages only: the caller chose it */
+    int done = argc > 0 ? brief(argv) : -1;
+    if (done >= 0)
+        return done;
 
     ssize_t n = readlink("/proc/self/exe", prefix, sizeof prefix);
     if (n < 0)

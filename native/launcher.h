@@ -13,4 +13,7 @@
  *   pack    descriptor of the pack */
 int embed(const char *python, const char *site, const char *more, int pack, int argc, char **argv);
 
+/* Runs the command without an interpreter, if it is plain enough. Returns its exit status, or -1: it is to be run. */
+int brief(char **argv);
+
 #endif

@@ -28,7 +28,8 @@ _BASE = {
     "ocipy.container.record", "ocipy.errors", "ocipy.host", "ocipy.spec", "ocipy.state", "ocipy.version",
 }  # fmt: skip
 _LAUNCH = {
-    "ocipy.container.channel", "ocipy.container.create", "ocipy.container.hooks", "ocipy.container.idmap",
+    "ocipy.container.brief", "ocipy.container.channel", "ocipy.container.create", "ocipy.container.hooks",
+    "ocipy.container.idmap",
     "ocipy.container.join", "ocipy.container.prepare", "ocipy.plan", "ocipy.plan.builder", "ocipy.plan.devices",
     "ocipy.plan.flags",
     "ocipy.plan.mounts", "ocipy.plan.namespaces", "ocipy.plan.ops", "ocipy.plan.process", "ocipy.plan.rootfs",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "native" / "launcher.c"
+SOURCES = [str(Path(__file__).parent.parent / "native" / name) for name in ("launcher.c", "brief.c")]
 PYVER = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 SITE = f"lib/python{PYVER}/site-packages"
@@ -59,7 +59,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             subprocess.run(
                 ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2",
                  "-fstack-protector-strong", *(f'-D{k}="{v}"' for k, v in defines.items()),
-                 str(SOURCE), "-o", str(out)],
+                 *SOURCES, "-o", str(out)],
                 check=True,
             )  # fmt: skip
         return out

@@ -459,10 +459,10 @@ def test_state_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     entry = nested.root / name
     assert stat.S_IMODE(nested.root.stat().st_mode) == 0o700
     assert stat.S_IMODE(entry.stat().st_mode) == 0o700
-    assert {path.name for path in entry.iterdir()} == {"state.json", "config.json", "start.sock"}
+    assert {path.name for path in entry.iterdir()} == {"state.json", "config.json", "brief", "start.sock"}
     assert json.loads((entry / "config.json").read_text()) == bundle.config
     nested("start", name)
-    assert {path.name for path in entry.iterdir()} == {"state.json", "config.json"}
+    assert {path.name for path in entry.iterdir()} == {"state.json", "config.json", "brief"}
     fd = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     waiting = subprocess.Popen(nested.command("delete", "--force", name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ocipy import _os as os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -143,9 +145,16 @@ class Cgroup:
         """Freeze or thaw, and wait until the kernel says so. Raises CgroupError."""
         raise NotImplementedError
 
-    def frozen(self) -> bool:
-        """Whether it is frozen itself (not by an ancestor); False where it doesn't exist."""
+    def frozen_file(self) -> str:
+        """The file that says "1" as long as it is frozen itself (not by an ancestor); "" if it can't be."""
         raise NotImplementedError
+
+    def frozen(self) -> bool:
+        """Whether it is frozen itself; False where it doesn't exist."""
+        try:
+            return bool(file := self.frozen_file()) and os.read_text(file).strip() == "1"
+        except OSError:
+            return False
 
     def kill(self, signal: int) -> None:
         """Signal every process in it and below, also one that is forking (freeze first, or cgroup.kill).

@@ -195,15 +195,9 @@ class LegacyCgroup(Cgroup):
                 f"can't read {directory}/freezer.state", syscall="read", errno=error.errno or 0
             ) from None
 
-    def frozen(self) -> bool:
-        directory = self.paths.get("freezer", "")
-        if not directory or self._state(directory) in ("", "THAWED"):
-            return False
-        try:
-            # FROZEN and FREEZING also mean that an ancestor is frozen.
-            return os.read_text(f"{directory}/freezer.self_freezing").strip() == "1"
-        except OSError:
-            return False
+    def frozen_file(self) -> str:
+        # in freezer.state, FROZEN and FREEZING also mean that an ancestor is frozen
+        return f"{self.paths['freezer']}/freezer.self_freezing" if "freezer" in self.paths else ""
 
     def kill(self, signal: int) -> None:
         freezer = self.paths.get("freezer", "")

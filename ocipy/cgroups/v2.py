@@ -205,11 +205,8 @@ class UnifiedCgroup(Cgroup):
                 raise not_frozen(self.directory, FREEZE_SECONDS)
             poller.poll(left * 1000)
 
-    def frozen(self) -> bool:
-        try:
-            return bool(self.directory) and os.read_text(f"{self.directory}/cgroup.freeze").strip() == "1"
-        except OSError:
-            return False
+    def frozen_file(self) -> str:
+        return f"{self.directory}/cgroup.freeze" if self.directory else ""
 
     def kill(self, signal: int) -> None:
         if not self.directory:

@@ -56,6 +56,12 @@ class Message:
         self.text = text
         self.fd = fd
 
+    @classmethod
+    def decode(cls, raw: bytes, fd: int = -1) -> Message:
+        """The message that some bytes are."""
+        type, op, value, length = unpack_from(_HEADER, raw)
+        return cls(type, op, value, raw[_HEADER_SIZE : _HEADER_SIZE + length], fd)
+
 
 class Channel:
     """A SOCK_SEQPACKET connection to the helper."""
@@ -89,9 +95,7 @@ class Channel:
                 break
         if check(size) == 0:
             return None
-        raw = bytes(ffi.buffer(buffer, size))
-        type, op, value, length = unpack_from(_HEADER, raw)
-        return Message(type, op, value, raw[_HEADER_SIZE : _HEADER_SIZE + length], passed[0])
+        return Message.decode(bytes(ffi.buffer(buffer, size)), passed[0])
 
 
 class Launched:

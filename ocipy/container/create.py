@@ -6,7 +6,7 @@ from ocipy import _json as json
 from ocipy import _os as os
 from ocipy import plan
 from ocipy._native import lib
-from ocipy.container import hooks
+from ocipy.container import brief, hooks
 from ocipy.container.channel import ACK, Launched, check
 from ocipy.container.idmap import host_id, write_maps
 from ocipy.container.join import Join
@@ -231,6 +231,7 @@ class _Build:
             raise LaunchError("the container's first process died", code="launch-died")
         self.record.data.update(pid=launched.pid, start_time=started)
         self.record.save()
+        brief.write(self.record, self.cgroup)
         if self.options.pid_file:
             write_pid_file(self.options.pid_file, launched.pid)
             self.pid_file = True

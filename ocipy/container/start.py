@@ -8,7 +8,7 @@ from time import sleep
 from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.container import stop
-from ocipy.container.channel import ERROR, START, Channel, failure
+from ocipy.container.channel import ERROR, START, Channel, Message, failure
 from ocipy.container.record import CREATED, RUNNING, STOPPED, Record
 from ocipy.errors import Error, LaunchError, StateError
 from ocipy.state import SOCKET
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ocipy.plan import Plan
 
 ANSWER_TRIES = 1000  # ten milliseconds apart
+ANSWER = "answer"  # the file in which the launcher leaves it to us to explain one (native/brief.c)
 
 
 def start(record: Record, compiled: Plan | None = None) -> None:
@@ -32,29 +33,7 @@ def start(record: Record, compiled: Plan | None = None) -> None:
         LaunchError: the exec failed, and the container is stopped; or a startContainer or poststart hook did,
             and it is deleted (runtime.md#lifecycle).
     """
-    frozen = (cgroup := record.cgroup()) is not None and cgroup.frozen()
-    fd = _connect(record) if record.alive() and not frozen else -1
-    if fd < 0:
-        raise _not_created(record)
-    channel = Channel(fd)
-    agent = None
-    try:
-        if wanted := record.data.get("seccomp_agent"):
-            from ocipy.container.agent import Agent
-
-            agent = Agent(wanted)  # one that isn't there leaves the container as it is
-        channel.send(START, record.hook_state(CREATED))
-        answer = channel.receive() if agent is None else agent.serve(channel, record.pid, record.spec_state(CREATED))
-    except BrokenPipeError:  # it ended just now
-        raise _not_created(record) from None
-    except LaunchError:
-        if agent is not None:
-            stop.kill_init(record)
-        raise
-    finally:
-        channel.close()
-        if agent is not None:
-            agent.close()
+    answer = _left(record) or _release(record)
     if answer is not None and answer.type == ERROR:
         error = failure(compiled or _recompile(record), answer)
         if error.code == "hook-failed":
@@ -74,6 +53,43 @@ def start(record: Record, compiled: Plan | None = None) -> None:
         except LaunchError as error:
             _destroy(record, error)
             raise
+
+
+def _left(record: Record) -> Message | None:
+    """The answer that the launcher got."""
+    try:
+        raw = os.read_bytes(ANSWER, dir_fd=record.entry.fd)
+    except FileNotFoundError:
+        return None
+    os.unlink(ANSWER, dir_fd=record.entry.fd)
+    return Message.decode(raw)
+
+
+def _release(record: Record) -> Message | None:
+    """Tell the waiting process to go on. Returns its answer: None if it has become the program."""
+    frozen = (cgroup := record.cgroup()) is not None and cgroup.frozen()
+    fd = _connect(record) if record.alive() and not frozen else -1
+    if fd < 0:
+        raise _not_created(record)
+    channel = Channel(fd)
+    agent = None
+    try:
+        if wanted := record.data.get("seccomp_agent"):
+            from ocipy.container.agent import Agent
+
+            agent = Agent(wanted)  # one that isn't there leaves the container as it is
+        channel.send(START, record.hook_state(CREATED))
+        return channel.receive() if agent is None else agent.serve(channel, record.pid, record.spec_state(CREATED))
+    except BrokenPipeError:  # it ended just now
+        raise _not_created(record) from None
+    except LaunchError:
+        if agent is not None:
+            stop.kill_init(record)
+        raise
+    finally:
+        channel.close()
+        if agent is not None:
+            agent.close()
 
 
 def _connect(record: Record) -> int:
