@@ -413,11 +413,13 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_timeout_kept(cli: Cli, bundle: TestBundle, log: Log) -> None:
-    """config.md#posix-platform-hooks, timeout: a hook that ends in time is not disturbed by it."""
+@pytest.mark.parametrize("seconds", [100, 2**31, 2**32 + 1, 10**400])
+def test_timeout_kept(cli: Cli, bundle: TestBundle, log: Log, seconds: int) -> None:
+    """config.md#posix-platform-hooks, timeout: a hook that ends in time is not disturbed by it, however long that
+    time is."""
     for kind in KINDS:
-        log.hook(kind, "exit 0", timeout=100)
-    cli.run(bundle)
+        log.hook(kind, "exit 0", timeout=seconds)
+    assert cli.run(bundle).stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -428,6 +430,9 @@ def test_timeout_kept(cli: Cli, bundle: TestBundle, log: Log) -> None:
         ({"path": "/bin/true", "timeout": 0}, "[0].timeout"),
         ({"path": "/bin/true", "args": "x"}, "[0].args"),
         ({"path": "/bin/true", "env": [1]}, "[0].env[0]"),
+        ({"path": "/bin/true", "args": [""]}, "[0].args[0]"),
+        ({"path": "/bin/true", "env": ["A=1", "B"]}, "[0].env[1]"),
+        ({"path": "/bin/true", "env": ["=1"]}, "[0].env[0]"),
     ],
 )
 @pytest.mark.parametrize("kind", ["createRuntime", "poststop"])

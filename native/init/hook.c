@@ -2,6 +2,7 @@
 #include "init.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
@@ -28,7 +29,7 @@ static int attend(int pidfd, int out, int64_t timeout_ms, char *text, size_t siz
         struct pollfd p[2] = {{pidfd, POLLIN, 0}, {out, POLLIN, 0}};
         int64_t left = deadline ? deadline - now_ms() : -1;
         if (deadline && left <= 0) return -1;
-        if (poll(p, 2, (int)left) < 0) continue;
+        if (poll(p, 2, left > INT_MAX ? INT_MAX : (int)left) < 0) continue;
         ssize_t n = 0;
         if (p[1].revents) {
             bool room = used < size - 1;

@@ -7,12 +7,14 @@ from time import monotonic
 
 from ocipy import _os as os
 from ocipy.errors import LaunchError
+from ocipy.plan.ops import TIMEOUT_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 OUTPUT_MAX = 2048  # bytes of a hook's output that go into its error
+POLL_MAX = 2**31 - 1  # milliseconds that poll(2) takes
 
 
 def run_hooks(kind: str, hooks: list[dict[str, Any]], state: bytes) -> None:
@@ -56,7 +58,7 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
         finally:
             os.close(writer)
             os.close(stdin)
-        status, output = _attend(pid, reader, float(hook.get("timeout") or 0))
+        status, output = _attend(pid, reader, min(hook.get("timeout") or 0, TIMEOUT_MAX))
     except ChildProcessError:
         raise LaunchError(
             f"hook {path}: its exit status was lost", config_path=where, code="hook-status-lost",
@@ -76,7 +78,7 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
         raise LaunchError(message, config_path=where, code="hook-failed")
 
 
-def _attend(pid: int, reader: int, timeout: float) -> tuple[int | None, bytes]:
+def _attend(pid: int, reader: int, timeout: int) -> tuple[int | None, bytes]:
     """Collect output until the hook ends; its exit status (negative: signal), None if time ran out.
 
     Raises:
@@ -98,8 +100,11 @@ def _attend(pid: int, reader: int, timeout: float) -> tuple[int | None, bytes]:
         while True:
             left = None if deadline is None else (deadline - monotonic()) * 1000
             # the time is up also for one that never stops writing
-            ready = {} if left is not None and left <= 0 else dict(watch.poll(left))
+            up = left is not None and left <= 0
+            ready = {} if up else dict(watch.poll(left if left is None else min(left, POLL_MAX)))
             if not ready:
+                if not up:
+                    continue
                 os.kill(-pid, SIGKILL)
                 try:
                     os.waitpid(pid, 0)

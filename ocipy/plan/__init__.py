@@ -80,7 +80,8 @@ def _hooks(b: Builder, kind: str) -> None:
     for index, hook in enumerate((b.spec.get("hooks") or {}).get(kind) or ()):
         args = list(hook.get("args") or [hook["path"]])
         where = f"$.hooks.{kind}[{index}]"
-        b.add(ops.hook(where, hook["path"], args, list(hook.get("env") or ()), hook.get("timeout") or 0))
+        timeout = min(hook.get("timeout") or 0, ops.TIMEOUT_MAX)
+        b.add(ops.hook(where, hook["path"], args, list(hook.get("env") or ()), timeout))
 
 
 def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int) -> Plan:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Value = int | str | bytes | list[str] | list[tuple[int, int]]
 
 NO_UID = 0xFFFFFFFF
+TIMEOUT_MAX = 0xFFFFFFFF  # seconds of a hook's timeout, for which a larger one is taken: it is a century
 
 #: what a `sync` asks of the launching side
 SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES = 1, 2, 3, 4

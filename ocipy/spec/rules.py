@@ -148,9 +148,7 @@ def _process(process: dict[str, Any], path: str, out: list[Row]) -> None:
         out.append(
             (f"{path}.args", process.get("args"), "an array with at least one entry", "config.md#process")
         )
-    for index, entry in enumerate(process.get("env", ())):
-        if entry.find("=") < 1:
-            out.append((f"{path}.env[{index}]", entry, "NAME=value", "config.md#process"))
+    _env(process, path, "config.md#process", out)
     if process.get("terminal"):
         for name, size in process.get("consoleSize", {}).items():
             if name in ("height", "width") and size > 0xFFFF:  # struct winsize has 16 bits
@@ -171,6 +169,12 @@ def _process(process: dict[str, Any], path: str, out: list[Row]) -> None:
         from ocipy.spec.rules_rare import process_rows
 
         process_rows(process, path, out)
+
+
+def _env(owner: dict[str, Any], path: str, section: str, out: list[Row]) -> None:
+    for index, entry in enumerate(owner.get("env", ())):
+        if entry.find("=") < 1:
+            out.append((f"{path}.env[{index}]", entry, "NAME=value", section))
 
 
 def _user(user: dict[str, Any], path: str, out: list[Row]) -> None:
@@ -222,11 +226,12 @@ def _annotations(annotations: dict[str, Any], out: list[Row]) -> None:
 
 
 def _hooks(hooks: dict[str, Any], out: list[Row]) -> None:
+    section = "config.md#posix-platform-hooks"
     for name in HOOKS:
         for index, hook in enumerate(hooks.get(name, ())):
-            path = hook.get("path")
+            where, path = f"$.hooks.{name}[{index}]", hook.get("path")
             if path is not None and path[:1] != "/":
-                out.append(
-                    (f"$.hooks.{name}[{index}].path", path, "an absolute path",
-                     "config.md#posix-platform-hooks")
-                )  # fmt: skip
+                out.append((f"{where}.path", path, "an absolute path", section))
+            if hook.get("args") and not hook["args"][0]:
+                out.append((f"{where}.args[0]", "", "the hook's name for itself, its path most often", section))
+            _env(hook, where, section, out)
