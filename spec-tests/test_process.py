@@ -56,6 +56,12 @@ def test_user(cli: Cli, bundle: TestBundle) -> None:
     assert sorted(map(int, found["Groups"].split())) == [5, 6, 70000]
 
 
+def test_many_groups(cli: Cli, bundle: TestBundle) -> None:
+    """config.md#posix-platform-user, additionalGids: as many as the kernel takes."""
+    bundle.config["process"]["user"]["additionalGids"] = list(range(1, 65537))
+    assert status(cli, bundle, "Groups")["Groups"].split() == [str(gid) for gid in range(1, 65537)]
+
+
 def test_no_groups(cli: Cli, bundle: TestBundle) -> None:
     """config.md#posix-platform-user: the caller's groups are not inherited, for root neither."""
     name = fresh_id()

@@ -115,6 +115,7 @@ BROKEN_RULES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put("process.user.uid", MANY), "$.process.user.uid"),
     (put("process.user.gid", MANY), "$.process.user.gid"),
     (put("process.user.additionalGids", [1, MANY]), "$.process.user.additionalGids[1]"),
+    (put("process.user.additionalGids", [1] * 65537), "$.process.user.additionalGids"),
     (put("process.user.umask", 0o1000), "$.process.user.umask"),
     (put("process.rlimits", [{"type": "RLIMIT_FOO", "soft": 1, "hard": 1}]), "$.process.rlimits[0].type"),
     (put("process.rlimits", [{"type": "RLIMIT_CPU\n", "soft": 1, "hard": 1}]), "$.process.rlimits[0].type"),

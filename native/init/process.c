@@ -41,6 +41,13 @@ int op_bounding(struct ctx *c, struct rd *r) {
     return 0;
 }
 
+/* Bytes of a plan, copied to where the kernel may take them for a structure; NULL if there is no room. */
+static void *aligned(const uint8_t *raw, size_t size) {
+    void *copy = arena(size);
+    if (copy && size) memcpy(copy, raw, size);
+    return copy;
+}
+
 /* user(uid, gid, groups, whether setgroups may be called): capabilities outlive the change of uid, to be set
  * by `caps`. stdio that is ours (a pipe of the engine) is given to the user, so that /dev/stdout can be
  * reopened by path, as runc does it. */
@@ -50,9 +57,9 @@ int op_user(struct ctx *c, struct rd *r) {
     uint32_t size, may_set_groups;
     const uint8_t *raw = rd_bytes(r, &size);
     may_set_groups = rd_u32(r);
-    gid_t groups[1024];
-    if (r->bad || size > sizeof groups || size % sizeof groups[0]) return failf(c, NULL, -EPROTO, "bad groups");
-    if (size) memcpy(groups, raw, size);
+    if (r->bad || size % sizeof(gid_t)) return failf(c, NULL, -EPROTO, "bad groups");
+    const gid_t *groups = aligned(raw, size);
+    if (!groups) return failf(c, NULL, -ENOMEM, "plan arena");
     for (int fd = 0; fd < 3; fd++) {
         struct stat st, null;
         if (fstat(fd, &st) < 0 || st.st_uid == uid) continue;
@@ -61,7 +68,7 @@ int op_user(struct ctx *c, struct rd *r) {
         if (fchown(fd, uid, (gid_t)-1) < 0) continue;
     }
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) return fail(c, "prctl(PR_SET_KEEPCAPS)");
-    int e = may_set_groups ? set_groups(c, size / sizeof groups[0], groups) : 0;
+    int e = may_set_groups ? set_groups(c, size / sizeof(gid_t), groups) : 0;
     if (e < 0) return e;
     if (setresgid(gid, gid, gid) < 0) return fail(c, "setresgid");
     if (setresuid(uid, uid, uid) < 0) return fail(c, "setresuid");
@@ -112,13 +119,6 @@ int op_cwd(struct ctx *c, struct rd *r) {
 int op_no_new_privs(struct ctx *c, struct rd *r) {
     (void)r;
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? fail(c, "prctl(PR_SET_NO_NEW_PRIVS)") : 0;
-}
-
-/* Bytes of a plan, copied to where the kernel may take them for a structure; NULL if there is no room. */
-static void *aligned(const uint8_t *raw, size_t size) {
-    void *copy = arena(size);
-    if (copy && size) memcpy(copy, raw, size);
-    return copy;
 }
 
 /* seccomp(flags, program): with a listener, that goes to whoever waits for us, in the one system call that the filter

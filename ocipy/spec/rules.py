@@ -21,6 +21,7 @@ HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 OTHER_PLATFORMS = ("windows", "solaris", "vm", "zos", "freebsd")
 NAME_LENGTH = 64  # __NEW_UTS_LEN, in bytes
 _STRING = frozenset((str,))
+GROUPS_MAX = 65536  # NGROUPS_MAX of linux/limits.h
 NO_ID = 0xFFFFFFFF  # (uid_t) -1: setresuid(2) takes it for "leave as it is", which would leave root
 
 
@@ -186,6 +187,8 @@ def _user(user: dict[str, Any], path: str, out: list[Row]) -> None:
     groups = user.get("additionalGids", ())
     if NO_ID in groups:
         out.append((f"{path}.additionalGids[{groups.index(NO_ID)}]", NO_ID, allowed, section))
+    if len(groups) > GROUPS_MAX:
+        out.append((f"{path}.additionalGids", f"{len(groups)} ids", f"at most {GROUPS_MAX} ids", section))
     if user.get("umask", 0) > 0o777:
         out.append((f"{path}.umask", user["umask"], "an integer from 0 to 511", section))
 
