@@ -89,10 +89,11 @@ def test_unknown_properties(cli: Cli, bundle: TestBundle) -> None:
     plain = cli.run(bundle)
     objects = _objects(bundle.config)
     assert len(objects) > 20
-    for number, entry in enumerate(objects):
-        entry["x-unknown"] = ["a string", 5, None, {"path": 1}][number % 4]
-    known = cli.run(bundle)
-    assert (known.stdout, known.stderr) == (plain.stdout, plain.stderr)
+    for shift in range(4):  # each object has each of them once
+        for number, entry in enumerate(objects):
+            entry["x-unknown"] = ["a string", 5, None, {"path": 1}][(number + shift) % 4]
+        known = cli.run(bundle)
+        assert (known.stdout, known.stderr) == (plain.stdout, plain.stderr)
 
 
 @pytest.mark.spec("config-linux#cgroups-path-3")

@@ -104,7 +104,7 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
         for name in args.cap:
             if name not in CAPABILITIES:
                 raise UsageError(f"--cap: there is no capability {name!r}")
-        sets = {name: list(names) for name, names in (process.get("capabilities") or {}).items()}
+        sets = dict(process.get("capabilities") or {})
         for name in ("bounding", "effective", "permitted"):
             sets[name] = sorted({*sets.get(name, ()), *args.cap})
         process["capabilities"] = sets

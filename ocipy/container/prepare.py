@@ -7,7 +7,7 @@ from ocipy import cgroups, host, plan
 from ocipy.container.idmap import check_programs
 from ocipy.errors import ConfigError
 from ocipy.spec.load import load, verify
-from ocipy.spec.names import CAPABILITIES
+from ocipy.spec.names import CAPABILITIES, CAPABILITY_SETS
 from ocipy.state import check_id
 
 TYPE_CHECKING = False
@@ -191,7 +191,7 @@ def tell(spec: dict[str, Any], compiled: plan.Plan, warn: Callable[[str], None])
     for notice in compiled.notices:
         warn(notice)
     sets = (spec.get("process") or {}).get("capabilities") or {}
-    if set().union(*sets.values()).difference(CAPABILITIES):
+    if set().union(*(sets.get(name) or () for name in CAPABILITY_SETS)).difference(CAPABILITIES):
         from ocipy.spec.notices import notices
 
         for fault in notices(spec):

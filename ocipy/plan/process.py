@@ -7,7 +7,7 @@ from _struct import pack
 from ocipy.errors import ConfigError, Unsupported
 from ocipy.plan import flags, ops
 from ocipy.plan.namespaces import may_set_groups
-from ocipy.spec.names import CAPABILITIES, RLIMITS
+from ocipy.spec.names import CAPABILITIES, CAPABILITY_SETS, RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def attributes(b: Builder) -> None:
     if lacking := _lacking_capabilities(b.spec, b.host.capabilities):
         names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
         b.notices.append(f"$.process.capabilities: {names}: not granted, as the caller does not have it")
-    sets = {name: _mask(names) & ~lacking for name, names in (process.get("capabilities") or {}).items()}
+    sets = {name: mask & ~lacking for name, mask in _capability_sets(process).items()}
     # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
     # always written ambient ones that are not inheritable: they have no effect, and are no error.
     sets["ambient"] = sets.get("ambient", 0) & sets.get("permitted", 0) & sets.get("inheritable", 0)
@@ -231,9 +231,15 @@ def _lacking_capabilities(spec: dict[str, Any], held: int) -> int:
     if any(entry["type"] == "user" for entry in (spec.get("linux") or {}).get("namespaces") or ()):
         return 0
     asked = 0
-    for names in ((spec.get("process") or {}).get("capabilities") or {}).values():
-        asked |= _mask(names)
+    for mask in _capability_sets(spec.get("process") or {}).values():
+        asked |= mask
     return asked & ~held
+
+
+def _capability_sets(process: dict[str, Any]) -> dict[str, int]:
+    """The capability sets of a process, as bits; other members of ``capabilities`` are none of them."""
+    found = process.get("capabilities") or {}
+    return {name: _mask(found[name]) for name in CAPABILITY_SETS if found.get(name)}
 
 
 def _mask(names: list[str]) -> int:

@@ -14,6 +14,9 @@ CAPABILITIES = (
     "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
 
+#: The sets of a process (capabilities(7)), as config.md#linux-process has them.
+CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
 #: Resource limits by number (asm-generic/resource.h).
 RLIMITS = (
     "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocipy.spec.fault import Fault
-from ocipy.spec.names import CAPABILITIES
+from ocipy.spec.names import CAPABILITIES, CAPABILITY_SETS
 from ocipy.spec.usual import rows as unusual_rows
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ def notices(config: dict[str, Any]) -> list[Fault]:
     """What a config without faults still has against it: deprecated, ignored or unusual values."""
     out: list[Row] = []
     for name, capabilities in config.get("process", {}).get("capabilities", {}).items():
-        if name not in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        if name not in CAPABILITY_SETS:
             continue
         for index, capability in enumerate(capabilities):
             if capability not in CAPABILITIES:
