@@ -365,6 +365,15 @@ def test_readonly_paths(cli: Cli, bundle: TestBundle) -> None:
     assert "/x/dir/f: Read-only file system" in done.stderr
 
 
+@pytest.mark.parametrize("path", ["/", "/x/.."])
+def test_readonly_root(cli: Cli, bundle: TestBundle, path: str) -> None:
+    """config-linux.md#readonly-paths: the root itself, of which other mounts keep their own flags."""
+    bundle.config["linux"]["readonlyPaths"] = ["/absent", path]
+    done = cli.run(bundle.sh("touch /dev/shm/f && echo shm; touch /f"), code=1)
+    assert done.stdout == "shm\n"
+    assert "/f: Read-only file system" in done.stderr
+
+
 def test_readonly_paths_in_proc(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#readonly-paths: /proc/sys can't be written, even where sysctl of the config wrote
     there."""

@@ -152,6 +152,7 @@ BROKEN_RULES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (namespaces("mount", "uts", "mount"), "$.linux.namespaces[2].type"),
     (namespaces("uts", "mount", network="ns/net"), "$.linux.namespaces[2].path"),
     (put("linux.maskedPaths", ["/a", "proc"]), "$.linux.maskedPaths[1]"),
+    (put("linux.maskedPaths", ["//../."]), "$.linux.maskedPaths[0]"),
     (put("linux.readonlyPaths", [""]), "$.linux.readonlyPaths[0]"),
     (both(namespaces("uts"), put("linux.maskedPaths", None)), "$.linux.readonlyPaths"),
     (put("linux.uidMappings", ids((0, 0, 1))), "$.linux.uidMappings"),

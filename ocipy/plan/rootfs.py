@@ -24,7 +24,8 @@ def bind(b: Builder) -> None:
 def cover(b: Builder) -> None:
     """Emit read-only and masked paths."""
     for index, path in enumerate(b.linux.get("readonlyPaths") or ()):
-        b.add(ops.readonly(f"$.linux.readonlyPaths[{index}]", path))
+        if os.clean(path) != "/":  # see `change`
+            b.add(ops.readonly(f"$.linux.readonlyPaths[{index}]", path))
     for index, path in enumerate(b.linux.get("maskedPaths") or ()):
         b.add(ops.mask(f"$.linux.maskedPaths[{index}]", path, b.linux.get("mountLabel") or ""))
 
@@ -34,11 +35,13 @@ def change(b: Builder) -> None:
     for op in b.late:
         b.add(op)
     b.add(ops.move_root("$.root.path") if b.options.no_pivot else ops.pivot_root("$.root.path"))
-    attributes = flags.RDONLY if b.spec["root"].get("readonly") else 0
     propagation = flags.PROPAGATION.get(b.linux.get("rootfsPropagation") or "", 0)
-    if attributes or propagation:
-        where = "$.root.readonly" if attributes else "$.linux.rootfsPropagation"
-        b.add(ops.root_attr(where, attributes, propagation))
+    where = "$.root.readonly" if b.spec["root"].get("readonly") else ""
+    for index, path in enumerate(b.linux.get("readonlyPaths") or ()):
+        if not where and os.clean(path) == "/":
+            where = f"$.linux.readonlyPaths[{index}]"
+    if where or propagation:
+        b.add(ops.root_attr(where or "$.linux.rootfsPropagation", flags.RDONLY if where else 0, propagation))
 
 
 def sysctl(b: Builder) -> None:

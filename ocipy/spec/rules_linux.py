@@ -124,6 +124,9 @@ def _paths(paths: list[str], name: str, anchor: str, namespaces: Namespaces | No
     for index, path in enumerate(paths):
         if path[:1] != "/":
             out.append((f"$.linux.{name}[{index}]", path, "an absolute path", section))
+        elif name == "maskedPaths" and {"", ".", ".."}.issuperset(path.split("/")):
+            # what covers the root is not seen from within
+            out.append((f"$.linux.{name}[{index}]", path, "a path below /", section))
     if namespaces is not None and "mount" not in namespaces:  # it would change the host's own tree
         out.append((f"$.linux.{name}", paths, "only with a mount namespace in linux.namespaces", section))
 
