@@ -36,6 +36,9 @@ def test_domain_name(cli: Cli, bundle: TestBundle) -> None:
     before = Path("/proc/sys/kernel/domainname").read_text()
     bundle.config["linux"]["sysctl"] = {"kernel.domainname": "nis"}
     assert read(cli, bundle, "kernel/domainname") == ["nis"]
+    bundle.config["domainname"] = "to be emptied"
+    bundle.config["linux"]["sysctl"] = {"kernel.domainname": ""}
+    assert read(cli, bundle, "kernel/domainname") == [""]
     assert Path("/proc/sys/kernel/domainname").read_text() == before
 
 
@@ -52,6 +55,7 @@ def test_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     ("key", "value", "words"),
     [
         ("net.ipv4.ip_forward", "many", "write: invalid argument"),
+        ("net.ipv4.ip_forward", "", "write: invalid argument"),
         ("net.ipv4.no_such_thing", "1", "openat2: no such file or directory"),
         ("net.ipv4.conf.eth99.rp_filter", "1", "openat2: no such file or directory"),
     ],

@@ -47,7 +47,8 @@ def change(b: Builder) -> None:
 def sysctl(b: Builder) -> None:
     """Emit the kernel parameters."""
     for key, value in (b.linux.get("sysctl") or {}).items():
-        b.add(ops.proc_write(f'$.linux.sysctl["{key}"]', sysctl_file(key), value))
+        # a write of nothing would change nothing: a line that is empty, as sysctl(8) writes it
+        b.add(ops.proc_write(f'$.linux.sysctl["{key}"]', sysctl_file(key), value or "\n"))
 
 
 def sysctl_file(key: str) -> str:

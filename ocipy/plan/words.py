@@ -90,7 +90,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
         f"become {f'uid {uid} gid {gid}' if uid or gid else 'root'} of the user namespace"
     ),
     "dumpable": lambda on: "be traceable again" if on else "be untraceable for those inside",
-    "proc_write": lambda file, text: f"write {text.strip()} to /proc/{file}",
+    "proc_write": lambda file, text: f"write {text.strip() or repr(text)} to /proc/{file}",
     "propagation": lambda target, value: f"make {target} {flags.propagation(value)}",
     "bind_root": lambda path: f"bind {path} on itself",
     "open_root": "open the root directory",
