@@ -56,6 +56,7 @@ def test_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     [
         ("net.ipv4.ip_forward", "many", "write: invalid argument"),
         ("net.ipv4.ip_forward", "", "write: invalid argument"),
+        ("net.ipv4.ip_forward", "1 1", "only the first 2 bytes were taken"),
         ("net.ipv4.no_such_thing", "1", "openat2: no such file or directory"),
         ("net.ipv4.conf.eth99.rp_filter", "1", "openat2: no such file or directory"),
     ],

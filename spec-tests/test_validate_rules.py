@@ -193,6 +193,8 @@ BROKEN_RULES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
      '$.linux.sysctl["kernel.msgmax"]'),
     (both(put("linux.sysctl", {"kernel.domainname": "1"}), put("hostname", None), namespaces("mount")),
      '$.linux.sysctl["kernel.domainname"]'),
+    *((put("linux.sysctl", {"kernel.domainname": value}), '$.linux.sysctl["kernel.domainname"]')
+      for value in ("x" * 65, "a\nb")),
     (seccomp(defaultErrnoRet=1), "$.linux.seccomp.defaultErrnoRet"),
     (seccomp(listenerMetadata="x"), "$.linux.seccomp.listenerMetadata"),
     (syscall(action="SCMP_ACT_NOTIFY"), "$.linux.seccomp.listenerPath"),

@@ -195,8 +195,11 @@ int op_proc_write(struct ctx *c, struct rd *r) {
     if (dir < 0) return dir;
     int fd = sys_openat2(dir, path, O_WRONLY, 0, 0x01 | 0x02 | 0x08 /* NO_XDEV, NO_MAGICLINKS, BENEATH */);
     if (fd < 0) return fail(c, "openat2");
-    ssize_t n = write(fd, value, strlen(value));
+    size_t size = strlen(value);
+    ssize_t n = write(fd, value, size);
     int e = n < 0 ? fail(c, "write") : 0;
+    if (n >= 0 && (size_t)n < size) /* of a list that is too long a sysctl takes the beginning */
+        e = failf(c, NULL, -EINVAL, "only the first %zd bytes were taken: a value too many", n);
     close(fd);
     return e;
 }

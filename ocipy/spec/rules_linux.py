@@ -178,6 +178,8 @@ def _sysctls(parameters: dict[str, str], namespaces: Namespaces | None, out: lis
                 allowed = "the hostname property instead"
         if needed and namespaces is not None and needed not in namespaces:
             allowed = f"only with a {needed} namespace in linux.namespaces"
+        elif needed == "uts" and (len(value.encode("utf-8", "surrogatepass")) > 64 or "\n" in value[:-1]):
+            allowed = "at most 64 bytes in a line"  # the kernel would take the beginning, and say nothing
         if allowed:
             from ocipy.spec.fault import below
 
