@@ -127,7 +127,8 @@ BROKEN_RULES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put("process.execCPUAffinity", {"initial": "3-1"}), "$.process.execCPUAffinity.initial"),
     (put("process.execCPUAffinity", {"final": ",-"}), "$.process.execCPUAffinity.final"),
     (put("process.execCPUAffinity", {"final": "1\n"}), "$.process.execCPUAffinity.final"),
-    (put("process.scheduler", {"policy": "SCHED_OTHER", "nice": 20}), "$.process.scheduler.nice"),
+    *((put("process.scheduler", {"policy": policy, "nice": 20}), "$.process.scheduler.nice")
+      for policy in ("SCHED_OTHER", "SCHED_IDLE")),
     (put("process.scheduler", {"policy": "SCHED_OTHER", "priority": 1}), "$.process.scheduler.priority"),
     (put("process.scheduler", {"policy": "SCHED_FIFO"}), "$.process.scheduler.priority"),
     (put("process.scheduler", {"policy": "SCHED_RR", "priority": 100}), "$.process.scheduler.priority"),

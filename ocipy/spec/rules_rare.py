@@ -59,7 +59,7 @@ def _scheduler(scheduler: dict[str, Any], path: str, out: list[Row]) -> None:
     section = "config.md#linux-process"
     policy = scheduler.get("policy")
     nice, priority = scheduler.get("nice", 0), scheduler.get("priority", 0)
-    if policy in ("SCHED_OTHER", "SCHED_BATCH") and not -20 <= nice <= 19:
+    if policy is not None and not -20 <= nice <= 19:
         out.append((f"{path}.nice", nice, "an integer from -20 to 19", section))
     if policy in ("SCHED_FIFO", "SCHED_RR"):
         if not 1 <= priority <= 99:
