@@ -213,7 +213,7 @@ def test_small_conversions() -> None:
     assert [convert.limit_text(n) for n in (-1, 0, 7)] == ["max", "0", "7"]
     assert convert.rdma_max("mlx5", {"hcaHandles": 3, "hcaObjects": 0}) == "mlx5 hca_handle=3 hca_object=0"
     assert convert.rdma_max("rxe3", {"hcaObjects": 10}) == "rxe3 hca_object=10"
-    assert convert.rate_line({"major": 8, "minor": 0, "rate": 600}) == "8:0 600"
+    assert convert.rate_line({"major": 8, "minor": 0, "rate": 600}, 2**32) == "8:0 600"
 
 
 def test_io_max_is_one_line_per_device() -> None:

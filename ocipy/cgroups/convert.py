@@ -110,9 +110,9 @@ def io_weight(weight: int) -> int:
     return 1 + (max(weight, 10) - 10) * 9999 // 990
 
 
-def rate_line(device: dict[str, Any]) -> str:
-    """A line of a v1 ``blkio.throttle.*_device`` file."""
-    return f"{device['major']}:{device['minor']} {device['rate']}"
+def rate_line(device: dict[str, Any], most: int) -> str:
+    """A line of a v1 ``blkio.throttle.*_device`` file, which takes a rate of so much at the most."""
+    return f"{device['major']}:{device['minor']} {min(device['rate'], most)}"
 
 
 def io_max(block_io: dict[str, Any]) -> list[tuple[str, str]]:

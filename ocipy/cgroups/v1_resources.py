@@ -240,7 +240,9 @@ def _block_io(target: _Target, block_io: dict[str, Any], update: bool) -> None:
             target.write("blkio", "blkio.leaf_weight_device", f"{number} {device['leafWeight']}", key)
     for name, file in THROTTLES:
         for index, device in enumerate(block_io.get(name) or ()):
-            target.write("blkio", file, convert.rate_line(device), f"blockIO.{name}[{index}]")
+            # The kernel keeps operations in 32 bits, of which it takes the low ones: 2^32 would be none at all.
+            most = 2**32 - 1 if "IOPS" in name else 2**64 - 1
+            target.write("blkio", file, convert.rate_line(device, most), f"blockIO.{name}[{index}]")
 
 
 def _bfq(target: _Target, cfq: str, bfq: str, value: object, key: str) -> None:
