@@ -162,16 +162,49 @@ def test_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     assert [line.split()[3] for line in lines[:7]] == [*DEFAULT.values(), "1:b"]
     assert lines[7] == "fifo 0:0 600 0:0"
     assert {"/dev/null", "/dev/kmsg"} <= set(mounts(done.stdout))
+    assert done.stderr == ""
+    add(bundle, "/dev/zero", "c", major=1, minor=5, fileMode=0o600, uid=1)
+    assert cli.run(bundle.sh("true")).stderr == (
+        "ocipy: warning: $.linux.devices[2]: fileMode, uid: without effect in a user namespace, where the host's node"
+        " is bound\n"
+    )
 
 
-def test_missing_on_host_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
-    """config-linux.md#devices: a node that the host lacks can't be had in a user namespace: an error by
-    path."""
+@pytest.mark.spec("config-linux#devices-1", "config-linux#devices-4")
+@pytest.mark.parametrize(
+    ("path", "kind", "number", "words"),
+    [
+        ("/dev/no-such-device", "c", (1, 11), "no such file or directory"),
+        ("/dev/zero", "c", (1, 3), "the host's /dev/zero is the character device 1:5"),
+        ("/dev/null", "b", (1, 3), "the host's /dev/null is the character device 1:3"),
+        ("/etc/passwd", "c", (1, 3), "the host's /etc/passwd is no device"),
+        ("/dev", "c", (1, 3), "the host's /dev is no device"),
+    ],
+)
+def test_not_on_host_in_user_namespace(
+    cli: Cli, bundle: TestBundle, path: str, kind: str, number: tuple[int, int], words: str
+) -> None:
+    """config-linux.md#devices: a node that the host lacks can't be had in a user namespace, and what is there instead
+    is not taken for it: an error by path."""
     bundle.config["linux"]["namespaces"].append({"type": "user"})
     for name in ("uidMappings", "gidMappings"):
         bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 65536}]
-    add(bundle, "/dev/no-such-device", "c", major=1, minor=11)
-    assert "$.linux.devices[0]" in cli.run(bundle, code=1).stderr
+    add(bundle, path, kind, major=number[0], minor=number[1])
+    line = cli.run(bundle, code=1).stderr
+    assert "$.linux.devices[0]: " in line
+    assert words in line
+
+
+@pytest.mark.spec("config-linux#devices-4")
+def test_existing_file_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
+    """config-linux.md#devices: a file of the image that is not the device is not covered by it."""
+    bundle.config["linux"]["namespaces"].append({"type": "user"})
+    for name in ("uidMappings", "gidMappings"):
+        bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
+    cli.run(bundle)
+    (bundle.rootfs / "dev/zero").write_text("x")
+    assert "attach it to /dev/zero: something else is there" in cli.run(bundle, code=1).stderr
 
 
 def test_bound_dev(cli: Cli, bundle: TestBundle) -> None:
@@ -180,7 +213,13 @@ def test_bound_dev(cli: Cli, bundle: TestBundle) -> None:
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
     bundle.config["mounts"].append({"destination": "/dev", "source": "/dev", "options": ["rbind", "rslave"]})
     add(bundle, "/dev/full", "c", major=1, minor=7, fileMode=0o600, uid=1)
-    cli.run(bundle.sh("echo x > /dev/null"))
+    add(bundle, "/dev/no-such", "c", major=1, minor=7)
+    add(bundle, "/elsewhere/full", "c", major=1, minor=7, fileMode=0o600)
+    done = cli.run(bundle.sh(f"echo x > /dev/null; {look('/elsewhere/full')}"))
+    assert done.stdout == "character special file 1:7 600 0:0\n"
+    assert done.stderr == (
+        "ocipy: warning: $.linux.devices: 2 below /dev not made, as /dev is a bind mount: what is there stays\n"
+    )
     after = {p: os.lstat(p) for p in Path("/dev").iterdir()}
     assert {p: (s.st_mode, s.st_uid, s.st_ino) for p, s in before.items()} == {
         p: (s.st_mode, s.st_uid, s.st_ino) for p, s in after.items()

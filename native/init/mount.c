@@ -16,7 +16,14 @@
 #include <unistd.h>
 
 /* attach flags; ocipy/plan/ops.py has the same */
-enum { ATTACH_IN_PROC = 1, ATTACH_NO_SYMLINK = 2, ATTACH_OVER_ROOT = 4, ATTACH_NO_FOLLOW = 8, ATTACH_COPY_LINK = 16 };
+enum {
+    ATTACH_IN_PROC = 1,
+    ATTACH_NO_SYMLINK = 2,
+    ATTACH_OVER_ROOT = 4,
+    ATTACH_NO_FOLLOW = 8,
+    ATTACH_COPY_LINK = 16,
+    ATTACH_DEVICE = 32
+};
 
 /* mount attributes asked of a kernel without mount_setattr (before 5.12): set when the mount is attached */
 static uint64_t late_set[MAX_SLOTS];
@@ -171,6 +178,14 @@ static int copy_link(struct ctx *c, int link, const char *path, unsigned flags) 
     return e;
 }
 
+/* Whether a device may cover what is there: the same device, or the empty file that is a mount point's. */
+static bool covers(int device, int at) {
+    struct stat ours, theirs;
+    if (fstat(device, &ours) < 0 || fstat(at, &theirs) < 0) return false;
+    if (S_ISREG(theirs.st_mode)) return theirs.st_size == 0;
+    return (ours.st_mode & S_IFMT) == (theirs.st_mode & S_IFMT) && ours.st_rdev == theirs.st_rdev;
+}
+
 /* attach(slot, path, flags) */
 int op_attach(struct ctx *c, struct rd *r) {
     uint32_t index = rd_u32(r);
@@ -188,6 +203,10 @@ int op_attach(struct ctx *c, struct rd *r) {
     }
     int dir = is_dir(*s), at = mountpoint(c, path, dir, flags);
     if (at < 0) return at;
+    if ((flags & ATTACH_DEVICE) && !covers(*s, at)) {
+        close(at);
+        return failf(c, NULL, -EEXIST, "something else is there");
+    }
     if (sys_move_mount(*s, at) < 0) {
         e = fail(c, "move_mount");
         if (dir != is_dir(at)) /* EINVAL, as for much else */

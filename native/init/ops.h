@@ -62,6 +62,7 @@
     X(81, file_label, op_file_label)     \
     X(85, mempolicy, op_mempolicy)       \
     X(86, affinity, op_affinity)         \
-    X(93, death_signal, op_death_signal)
+    X(93, death_signal, op_death_signal) \
+    X(94, is_device, op_is_device)
 
 #endif

@@ -160,6 +160,21 @@ int chmod_fd(struct ctx *c, int fd, mode_t mode) {
     return fchmodat(dir, link, mode, 0) < 0 ? fail(c, "fchmodat") : 0;
 }
 
+/* is_device(slot, source, type, major, minor): what was taken from the host, to be bound where no node can be made. */
+int op_is_device(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r));
+    const char *source = rd_str(r);
+    mode_t type = rd_u32(r);
+    unsigned major_ = rd_u32(r), minor_ = rd_u32(r);
+    struct stat st;
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    if (fstat(*s, &st) < 0) return fail(c, "fstat");
+    if ((st.st_mode & S_IFMT) == type && st.st_rdev == makedev(major_, minor_)) return 0;
+    if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode)) return failf(c, NULL, -ENODEV, "the host's %s is no device", source);
+    return failf(c, NULL, -ENODEV, "the host's %s is the %s device %u:%u", source, S_ISCHR(st.st_mode) ? "character" : "block",
+                 major(st.st_rdev), minor(st.st_rdev));
+}
+
 /* mknod(path, mode, major, minor, uid, gid): made with mode 0 and opened without following, then given its
  * mode through the descriptor, whatever the umask. One that is there and is the same device is kept. */
 int op_mknod(struct ctx *c, struct rd *r) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EDQUOT, EINVAL, ENOENT, ENOSPC, ENOSYS, EPERM
+from errno import EACCES, EDQUOT, EINVAL, ENODEV, ENOENT, ENOSPC, ENOSYS, EPERM
 
 from ocipy.plan.flags import NAMESPACES
 from ocipy.plan.ops import Op
@@ -24,6 +24,7 @@ _HINTS = {
     ("scheduler", EINVAL): "a policy or flag that this kernel does not have?",
     ("mempolicy", EINVAL): "a mode or flag that this kernel does not have, or no node of the cgroup's cpuset?",
     ("affinity", EINVAL): "no CPU of the cgroup's cpuset?",
+    ("is_device", ENODEV): "in a user namespace no node can be made: the host's of the same path is bound",
     ("keyring", EDQUOT): "the user's keyrings are used up, /proc/key-users; --no-new-keyring makes none",
     ("open_tree", EINVAL): "in a user namespace what is mounted below a source goes with it: the option rbind",
     ("idmap", EPERM): "its ids are mapped already, or its file system belongs to another user namespace",

@@ -34,31 +34,52 @@ DEFAULT_LINKS = (
 
 
 def make(b: Builder) -> None:
-    """Emit the devices of the config, the default ones, and the links; nothing for a /dev of the host's."""
-    if any(os.clean(m["destination"]) == "/dev" and is_bind(m) for m in b.spec.get("mounts") or ()):
-        return
-    configured = set()
+    """Emit the devices of the config, the default ones, and the links; none in a /dev that is bound, whose they would
+    be."""
+    bound = any(os.clean(m["destination"]) == "/dev" and is_bind(m) for m in b.spec.get("mounts") or ())
+    configured, left = set(), 0
     for index, device in enumerate(b.linux.get("devices") or ()):
-        configured.add(os.clean(device["path"]))
+        where, path = f"$.linux.devices[{index}]", os.clean(device["path"])
+        if bound and path.startswith("/dev/"):
+            left += 1
+            continue
+        configured.add(path)
+        given = [name for name in ("fileMode", "uid", "gid") if device.get(name) is not None]
+        if _taken(b, device["type"]) and given:
+            b.notices.append(
+                f"{where}: {', '.join(given)}: without effect in a user namespace, where the host's node is bound"
+            )
         mode = device.get("fileMode", 0o666) & 0o7777
         _node(
-            b, f"$.linux.devices[{index}]", device["path"], KINDS[device["type"]] | mode,
-            device.get("major", 0), device.get("minor", 0), device.get("uid", 0), device.get("gid", 0),
+            b, where, device["path"], KINDS[device["type"]] | mode, device.get("major", 0), device.get("minor", 0),
+            device.get("uid", 0), device.get("gid", 0), _taken(b, device["type"]),
         )  # fmt: skip
+    if left:
+        b.notices.append(f"$.linux.devices: {left} below /dev not made, as /dev is a bind mount: what is there stays")
+    if bound:
+        return
     for path, major, minor in DEFAULT_DEVICES:
         if path not in configured:
-            _node(b, "", path, S_IFCHR | 0o666, major, minor, 0, 0)
+            _node(b, "", path, S_IFCHR | 0o666, major, minor, 0, 0, _taken(b, "c"))
     for target, path in DEFAULT_LINKS:
         if b.host.kcore or target != "/proc/kcore":
             b.add(ops.symlink("", target, path))
 
 
+def _taken(b: Builder, kind: str) -> bool:
+    """Whether a node is taken from the host: mknod(2) is refused in a user namespace, whatever its capabilities."""
+    return (b.userns or b.host.in_userns) and kind != "p"
+
+
 def _node(
-    b: Builder, where: str, path: str, mode: int, major: int, minor: int, uid: int, gid: int
+    b: Builder, where: str, path: str, mode: int, major: int, minor: int, uid: int, gid: int, taken: bool
 ) -> None:
-    if (b.userns or b.host.in_userns) and not mode & S_IFIFO:
-        # mknod is refused in a user namespace, whatever its capabilities: the host's node is bound instead
-        b.add(ops.attach(where, b.take(where, path, 0), path, 0))
+    if taken:
+        slot = b.take(where, path, 0)
+        (b.early if b.takes_early else b.ops).append(
+            ops.is_device(where, slot, path, mode & (S_IFCHR | S_IFBLK), major, minor)
+        )
+        b.add(ops.attach(where, slot, path, ops.ATTACH_DEVICE))
     else:
         b.add(ops.mknod(where, path, mode, major, minor, uid, gid))
 

@@ -28,6 +28,7 @@ SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES = 1, 2, 3, 4
 
 #: how an `attach` finds its mount point
 ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT, ATTACH_NO_FOLLOW, ATTACH_COPY_LINK = 1, 2, 4, 8, 16
+ATTACH_DEVICE = 32
 
 
 class Op:
@@ -144,6 +145,8 @@ remount = Kind(56, "remount", "sQQQI")  # path, set, clear, propagation, recursi
 idmap = Kind(57, "idmap", "IIIs")  # slot, slot of the user namespace, recursive, source (for words)
 remount_fs = Kind(58, "remount_fs", "sQS")  # path, f_type that is there, options
 file_label = Kind(81, "file_label", "ss")  # path, SELinux label
+
+is_device = Kind(94, "is_device", "IsIII")  # slot, source (for words), type of S_IFMT, major, minor
 
 # The terminal
 console = Kind(60, "console", "IIIII")  # slot of the socket, columns, rows, whether to bind /dev/console, uid

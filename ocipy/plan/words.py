@@ -5,6 +5,7 @@ from __future__ import annotations
 from _struct import unpack
 
 from ocipy.plan import flags
+from ocipy.plan.devices import S_IFBLK
 from ocipy.plan.ops import ATTACH_COPY_LINK, ATTACH_NO_FOLLOW, SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
 from ocipy.spec.names import RLIMITS
 
@@ -98,6 +99,9 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "move_root": "move the root over / and chroot (no pivot_root)",
     "root_attr": _root_attr,
     "mkdir": lambda path, mode: f"make directory {path} if missing",
+    "is_device": lambda slot, source, kind, major, minor: (
+        f"see that {source} is the {'block' if kind == S_IFBLK else 'character'} device {major}:{minor}"
+    ),
     "symlink": lambda target, path: f"link {path} to {target}",
     "mknod": lambda path, mode, major, minor, *_: f"make node {path} {major}:{minor} mode {mode & 0o7777:o}",
     "mask": lambda path, label: f"mask {path}",
