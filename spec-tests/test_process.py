@@ -488,6 +488,18 @@ def test_rlimits(cli: Cli, bundle: TestBundle) -> None:
         assert words == [str(v) if v < unlimited else "unlimited" for v in (soft, hard)], title
 
 
+@pytest.mark.parametrize(("soft", "hard"), [(0, 0), (3, 3), (3, 5000)])
+def test_few_open_files(cli: Cli, bundle: TestBundle, soft: int, hard: int) -> None:
+    """config.md#posix-process, rlimits: a number of open files that leaves the program its standard streams, or nothing
+    that it could open, for an exec as well; hooks are spared."""
+    bundle.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]
+    bundle.config["hooks"] = {"startContainer": [{"path": "/bin/cat", "args": ["cat", "/etc/passwd"]}]}
+    script = "ulimit -Sn; ulimit -Hn"
+    assert cli.run(bundle.sh(script)).stdout == f"{soft}\n{hard}\n"
+    name = cli.start(bundle.args("sleep", "1000"))
+    assert cli("exec", name, "sh", "-c", script).stdout == f"{soft}\n{hard}\n"
+
+
 def test_rlimits_inherited(cli: Cli, bundle: TestBundle) -> None:
     """config.md#posix-process, rlimits: the others are the caller's, untouched."""
     own = Path("/proc/self/limits").read_text().splitlines()

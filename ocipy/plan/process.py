@@ -26,6 +26,8 @@ SCHED_FLAGS = {
     "SCHED_FLAG_KEEP_POLICY": 8, "SCHED_FLAG_KEEP_PARAMS": 16, "SCHED_FLAG_UTIL_CLAMP_MIN": 32,
     "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
 }  # fmt: skip
+NOFILE = RLIMITS.index("RLIMIT_NOFILE")
+OWN_FILES = 64  # descriptors that are enough for the helper and its hooks
 PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 MEMORY_POLICIES = {
     "MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
@@ -70,8 +72,14 @@ def attributes(b: Builder) -> None:
     if process.get("terminal"):
         b.add(ops.stdio("$.process.terminal"))
     for index, limit in enumerate(process.get("rlimits") or ()):
-        number = RLIMITS.index(limit["type"])
-        b.add(ops.rlimit(f"$.process.rlimits[{index}]", number, limit["soft"], limit["hard"]))
+        where, number = f"$.process.rlimits[{index}]", RLIMITS.index(limit["type"])
+        soft, hard = limit["soft"], limit["hard"]
+        if number == NOFILE and soft < OWN_FILES:
+            b.files = ops.rlimit(where, number, soft, hard)
+            if hard < OWN_FILES:
+                continue
+            soft = hard  # raising it takes a capability: now
+        b.add(ops.rlimit(where, number, soft, hard))
     _scheduling(b)
     _memory_policy(b)
     personality = b.linux.get("personality")
@@ -257,6 +265,12 @@ def _search_path(process: dict[str, Any]) -> str:
         if entry.startswith("PATH="):
             path = entry[5:]
     return path
+
+
+def files(b: Builder) -> None:
+    """Emit a limit of open files that is too small for the helper and for hooks, when only the exec is left."""
+    if b.files:
+        b.add(b.files)
 
 
 def seccomp(b: Builder) -> None:
