@@ -92,8 +92,21 @@ class Wanted:
             elif option in LINK_WORDS:
                 self.links.append(option)
             else:
-                self.data.append(option)
-                self.of_fs.append(option)
+                own = _parts(option)
+                self.data += own
+                self.of_fs += own
+
+
+def _parts(option: str) -> list[str]:
+    """The options of a file system in a string that has several. mount(2), which would get it as it is, parts them by
+    commas; but for those in quotes (SELinux), after a backslash (overlay) and before a digit (``mpol`` of tmpfs)."""
+    parts, quoted, start = [], False, 0
+    for at, letter in enumerate(option):
+        quoted ^= letter == '"'
+        if letter == "," and not quoted and option[at - 1 : at] != "\\" and not option[at + 1 : at + 2].isdigit():
+            parts.append(option[start:at])
+            start = at + 1
+    return [part for part in (*parts, option[start:]) if part]
 
 
 def _changed(set_: int, clear: int, on: int, off: int) -> tuple[int, int]:
