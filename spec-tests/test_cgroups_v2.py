@@ -293,6 +293,10 @@ def test_many_device_rules(limited: UnifiedCgroup) -> None:
     rules = [{"allow": True, "type": "c", "major": 200 + n, "access": "rw"} for n in range(500)]
     limited.apply({"devices": rules})
     assert opened(limited, KMSG, FULL) == {KMSG: "", FULL: "rw"}
+    rules = [{"allow": True, "type": "c", "major": n, "minor": 3, "access": "rw"} for n in range(2000)]
+    with pytest.raises(Unsupported, match="2000 device rules are more than the kernel takes") as caught:
+        limited.apply({"devices": rules})
+    assert caught.value.config_path == "$.linux.resources.devices"
 
 
 # Freezing, killing, watching, removing

@@ -7,7 +7,7 @@ The rules keep their meaning exactly: for each kind of access the last rule that
 from __future__ import annotations
 
 from _struct import pack
-from errno import EACCES, EINVAL, ENOENT, ENOSPC, EPERM
+from errno import E2BIG, EACCES, EINVAL, ENOENT, ENOSPC, EPERM
 from sys import byteorder
 
 from ocipy import _os as os
@@ -132,6 +132,11 @@ def apply(directory: str, devices: list[dict[str, Any]], where: str) -> None:
             raise CgroupError(
                 f"can't limit devices of {directory}", config_path=where, syscall="bpf", errno=number
             ) from None
+        if number == E2BIG:
+            raise Unsupported(
+                f"{len(devices)} device rules are more than the kernel takes in a program", phase="cgroup",
+                config_path=where, syscall="bpf", errno=number, hint="several hundred fit",
+            ) from None  # fmt: skip
         if all(entry["allow"] for entry in devices):
             return  # nothing was to be denied
         raise Unsupported(
