@@ -56,6 +56,14 @@ def test_values(cgroup: UnifiedCgroup, resources: dict[str, Any], name: str, val
     assert read(cgroup, name).splitlines()[0] == value
 
 
+@needs("cpuset")
+def test_unified_cpuset_emptied(cgroup: UnifiedCgroup) -> None:
+    """unified: an empty value is written too, and a cpuset without CPUs has its parent's."""
+    cgroup.apply({"unified": {"cpuset.cpus": "0"}}, update=True)
+    cgroup.apply({"unified": {"cpuset.cpus": ""}}, update=True)
+    assert read(cgroup, "cpuset.cpus") == ""
+
+
 @needs("io")
 def test_throttling_and_weights(cgroup: UnifiedCgroup) -> None:
     needs_file(cgroup, "io.max")

@@ -218,5 +218,6 @@ def _unified(target: Target, unified: dict[str, str]) -> None:
                 f"unified resource {name!r} must be a file name (no slashes)", phase="cgroup",
                 config_path=f"{target.where}.unified",
             )
-        for line in value.splitlines() or [""]:  # a file takes one line per write
-            target.write(name, line, key)
+        # A file takes one line per write. An empty one empties a cpuset; a write of nothing would change nothing.
+        for line in value.splitlines() or [""]:
+            target.write(name, line or "\n", key)

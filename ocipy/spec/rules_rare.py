@@ -193,6 +193,9 @@ def resources_rows(resources: dict[str, Any], path: str, out: list[Row]) -> None
         if "/" in name or not name.strip("\n") or name in (".", ".."):
             place = below(f"{path}.unified", name)
             out.append((place, text, "the name of a file of cgroup v2", "config-linux.md#unified"))
+        elif not text.strip() and not name.startswith("cpuset."):  # to memory.max it would be 0
+            place = below(f"{path}.unified", name)
+            out.append((place, text, "a value; only a cpuset's may be empty", "config-linux.md#unified"))
 
 
 def _block_io(block: dict[str, Any], path: str, out: list[Row]) -> None:
