@@ -204,6 +204,7 @@ def test_superblock_options(cli: Cli, bundle: TestBundle) -> None:
     ("kind", "option", "words"),
     [
         ("tmpfs", "size=lots", "tmpfs: Bad value for 'size'"),
+        pytest.param("tmpfs", f"size={'0' * 99999}1m", "100006 bytes of options, of which mount(2) takes", id="long"),
         ("tmpfs", "frobnicate", "tmpfs: Unknown parameter 'frobnicate'"),
         ("proc", "hidepid=9", "proc:"),
         ("nosuchfs", "rw", "can't make a nosuchfs mount: fsopen: no such device"),

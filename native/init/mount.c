@@ -232,6 +232,8 @@ int op_legacy_mount(struct ctx *c, struct rd *r) {
     const char *type = rd_str(r), *source = rd_str(r), *path = rd_str(r);
     unsigned long flags = rd_u64(r);
     const char *data = rd_str(r);
+    size_t room = (size_t)sysconf(_SC_PAGESIZE) - 1; /* mount(2) takes the beginning of what is longer */
+    if (strlen(data) > room) return failf(c, NULL, -E2BIG, "%zu bytes of options, of which mount(2) takes %zu", strlen(data), room);
     int at = mountpoint(c, path, true, rd_u32(r));
     if (at < 0) return at;
     int dir = proc_fd(c);
