@@ -494,6 +494,20 @@ def test_bad_maps(cli: Cli, bundle: TestBundle, maps: list[dict[str, int]], wher
     assert f"$.linux.{where}" in cli.run(bundle, code=1).stderr
 
 
+def test_long_map(cli: Cli, bundle: TestBundle) -> None:
+    """config-linux.md#user-namespace-mappings: a map whose text does not fit a page, though the kernel takes as many
+    ranges, is refused in a line."""
+    map_ids(bundle)
+    base, page = 10**9, os.sysconf("SC_PAGESIZE")
+    maps = [{"containerID": base + 2 * n, "hostID": base + 2 * n, "size": 1} for n in range(340)]
+    bundle.config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 0, "size": 65536}, *maps[1:]]
+    done = cli.run(bundle, code=1 if page == 4096 else 0)
+    if page == 4096:
+        assert "$.linux.uidMappings: can't map '0 0 65536" in done.stderr
+        assert "the kernel takes less than a page" in done.stderr
+        assert len(done.stderr) < 400
+
+
 def test_maps_without_namespace(cli: Cli, bundle: TestBundle) -> None:
     """config-linux.md#user-namespace-mappings: mappings without a user namespace would be ignored:
     refused."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EINVAL
+
 from ocipy import _os as os
 from ocipy.errors import LaunchError, Unsupported
 from ocipy.plan.namespaces import own_id
@@ -10,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+PAGE = 4096  # bytes, at the least
+SHOWN = 100  # letters of a map in an error
 _SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
 
 
@@ -68,10 +72,13 @@ def _write(pid: int, name: str, maps: list[dict[str, int]], where: str) -> None:
         known = os.read_text(f"/proc/self/{name}").split()
         ranges = zip(known[::3], known[2::3], strict=True)
         words = ", ".join(f"{first}-{int(first) + int(size) - 1}" for first, size in ranges)
+        shown = text.strip() if len(text) < SHOWN else f"{text[:SHOWN]}..."
+        hint = f"the caller itself has {words}"
+        if error.errno == EINVAL and len(text) >= PAGE:
+            hint = f"as text the map has {len(text)} bytes, and the kernel takes less than a page"
         raise LaunchError(
-            f"can't map {text.strip()!r}", config_path=f"{where}.{name[:3]}Mappings",
-            syscall=f"write /proc/PID/{name}", errno=error.errno or 0, code="id-map",
-            hint=f"the caller itself has {words}",
+            f"can't map {shown!r}", config_path=f"{where}.{name[:3]}Mappings",
+            syscall=f"write /proc/PID/{name}", errno=error.errno or 0, code="id-map", hint=hint,
         ) from None  # fmt: skip
 
 
