@@ -295,6 +295,21 @@ def test_joined_user(cli: Cli, open_bundle: TestBundle, holder: Callable[..., in
     }
 
 
+@pytest.mark.parametrize(("size", "code"), [(1, 0), (2, 1)])
+def test_joined_user_with_maps(
+    cli: Cli, open_bundle: TestBundle, holder: Callable[..., int], size: int, code: int
+) -> None:
+    """config-linux.md#user-namespace-mappings: those of the namespace that is joined may be in the config, too; others
+    would be ignored, and are refused."""
+    pid = holder("--user", "--map-root-user")
+    namespaces(open_bundle, "mount", "pid", "ipc", "network", "uts", ("user", f"/proc/{pid}/ns/user"))
+    open_bundle.config["mounts"] = [m for m in open_bundle.config["mounts"] if m["destination"] != "/dev/pts"]
+    for name in ("uidMappings", "gidMappings"):
+        open_bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": size}]
+    words = "$.linux.uidMappings: not the map of the user namespace that is joined by its path"
+    assert (words in cli.run(open_bundle, code=code).stderr) == bool(code)
+
+
 def test_host_network_in_new_user(cli: Cli, open_bundle: TestBundle, holder: Callable[..., int]) -> None:
     """config-linux.md#namespaces: a network namespace that the host owns is joined before the container's new
     user namespace is made, which could not join it."""

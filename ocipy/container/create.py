@@ -8,7 +8,7 @@ from ocipy import plan
 from ocipy._native import lib
 from ocipy.container import brief, hooks
 from ocipy.container.channel import ACK, Launched, check
-from ocipy.container.idmap import host_id, write_maps
+from ocipy.container.idmap import check_joined, host_id, write_maps
 from ocipy.container.join import Join
 from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
@@ -153,6 +153,7 @@ class _Build:
         if not self.cgroup.needs_process:
             self._furnish()  # while the helper is at work already
         launched.until_ready(lambda kind, fd: self._sync(kind, fd, join))
+        check_joined(launched.pid, self.linux)
         if self.late_limits:
             self._limit()
         self._finish(launched)

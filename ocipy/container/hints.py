@@ -24,6 +24,7 @@ _HINTS = {
     ("scheduler", EINVAL): "a policy or flag that this kernel does not have?",
     ("mempolicy", EINVAL): "a mode or flag that this kernel does not have, or no node of the cgroup's cpuset?",
     ("affinity", EINVAL): "no CPU of the cgroup's cpuset?",
+    ("user", EINVAL): "an id that is not mapped in the container's user namespace?",
     ("is_device", ENODEV): "in a user namespace no node can be made: the host's of the same path is bound",
     ("keyring", EDQUOT): "the user's keyrings are used up, /proc/key-users; --no-new-keyring makes none",
     ("open_tree", EINVAL): "in a user namespace what is mounted below a source goes with it: the option rbind",

@@ -44,6 +44,36 @@ def write_maps(pid: int, section: dict[str, Any], where: str = "$.linux") -> Non
         _program("newgidmap", pid, gids)
 
 
+def check_joined(pid: int, linux: dict[str, Any]) -> None:
+    """Refuse maps of the config that are not those of the user namespace that it joins by path. Engines write them down
+    as well; others would be ignored.
+
+    Args:
+        pid: a process in that namespace.
+        linux: ``linux`` of the config.
+
+    Raises:
+        LaunchError: they differ.
+    """
+    if not any(ns["type"] == "user" and ns.get("path") for ns in linux.get("namespaces") or ()):
+        return
+    for name in ("uid", "gid"):
+        maps = linux.get(f"{name}Mappings")
+        if not maps:
+            continue
+        try:
+            numbers = list(map(int, os.read_text(f"/proc/{pid}/{name}_map").split()))
+        except OSError:  # it died: what comes next says so
+            return
+        if set(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)) != {
+            (m["containerID"], m["hostID"], m["size"]) for m in maps
+        }:
+            raise LaunchError(
+                "not the map of the user namespace that is joined by its path", code="id-map",
+                config_path=f"$.linux.{name}Mappings", hint="leave it out",
+            )  # fmt: skip
+
+
 def check_programs(linux: dict[str, Any]) -> None:
     """Refuse, before anything is made, maps for which a program is missing. Raises Unsupported."""
     for kind, own in ("uid", os.geteuid()), ("gid", os.getegid()):
