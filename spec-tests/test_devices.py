@@ -226,6 +226,19 @@ def test_bound_dev(cli: Cli, bundle: TestBundle) -> None:
     }
 
 
+@pytest.mark.parametrize("user", [False, True])
+def test_mounted_over_default(cli: Cli, bundle: TestBundle, user: bool) -> None:
+    """What the config mounts in the place of a default device stays there."""
+    if user:
+        bundle.config["linux"]["namespaces"].append({"type": "user"})
+        for name in ("uidMappings", "gidMappings"):
+            bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    bundle.config["mounts"].append({"destination": "/dev/random", "source": "/dev/urandom", "options": ["bind"]})
+    bundle.config["mounts"].append({"destination": "/dev", "options": ["remount", "bind", "noexec"]})
+    found = cli.run(bundle.sh(look("/dev/random", "/dev/zero"))).stdout
+    assert [line.split()[3] for line in found.splitlines()] == ["1:9", "1:5"]
+
+
 # --- config-linux.md#allowed-device-list (the cgroup's part) ---
 
 

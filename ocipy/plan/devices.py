@@ -36,7 +36,12 @@ DEFAULT_LINKS = (
 def make(b: Builder) -> None:
     """Emit the devices of the config, the default ones, and the links; none in a /dev that is bound, whose they would
     be."""
-    bound = any(os.clean(m["destination"]) == "/dev" and is_bind(m) for m in b.spec.get("mounts") or ())
+    mounted = {
+        os.clean("/" + mount["destination"]): is_bind(mount)
+        for mount in b.spec.get("mounts") or ()
+        if "remount" not in (mount.get("options") or ())
+    }
+    bound = mounted.get("/dev", False)
     configured, left = set(), 0
     for index, device in enumerate(b.linux.get("devices") or ()):
         where, path = f"$.linux.devices[{index}]", os.clean(device["path"])
@@ -59,7 +64,8 @@ def make(b: Builder) -> None:
     if bound:
         return
     for path, major, minor in DEFAULT_DEVICES:
-        if path not in configured:
+        # what is mounted in the place of one stays: many a container has /dev/urandom on /dev/random
+        if path not in configured and path not in mounted:
             _node(b, "", path, S_IFCHR | 0o666, major, minor, 0, 0, _taken(b, "c"))
     for target, path in DEFAULT_LINKS:
         if b.host.kcore or target != "/proc/kcore":
