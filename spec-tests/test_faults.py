@@ -42,6 +42,7 @@ def plain(bundle: TestBundle) -> None:
     config["mounts"] += [
         {"destination": "/b", "source": "/tmp", "options": ["rbind", "ro", "rnosuid", "slave"]},
         {"destination": "/c", "type": "tmpfs", "options": ["tmpcopyup", "ro"]},
+        {"destination": "/d", "type": "tmpfs"},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]},
     ]
     config["hooks"] = {

@@ -577,6 +577,28 @@ def test_tmpcopyup(cli: Cli, bundle: TestBundle) -> None:
     assert not (bundle.rootfs / "data/new").exists()
 
 
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [([], ["750", "7", "8"]), (["mode=0711"], ["711", "7", "8"]), (["uid=3", "gid=4"], ["750", "3", "4"])],
+)
+def test_tmpfs_on_directory(
+    cli: Cli, bundle: TestBundle, options: list[str], found: list[str], copied: bool
+) -> None:
+    """A tmpfs has the mode of the directory of the image that it covers, and with tmpcopyup also the owner, unless
+    options say otherwise; one of its own on a directory that the image lacks."""
+    top = bundle.rootfs / "data"
+    top.mkdir()
+    os.chown(top, 7, 8)
+    top.chmod(0o750)
+    add(bundle, "/data", "tmpfs", "tmpfs", *options, *(["tmpcopyup"] if copied else []))
+    add(bundle, "/fresh", "tmpfs", "tmpfs")
+    if not copied and "uid=3" not in options:
+        found = [found[0], "0", "0"]
+    done = cli.run(bundle.sh("stat -c '%a %u %g' /data /fresh"))
+    assert done.stdout == f"{' '.join(found)}\n1777 0 0\n"
+
+
 def test_tmpcopyup_elsewhere(cli: Cli, bundle: TestBundle) -> None:
     """tmpcopyup on anything but a tmpfs is refused."""
     index = add(bundle, "/m", "mqueue", "mqueue", "tmpcopyup")

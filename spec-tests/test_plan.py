@@ -624,6 +624,7 @@ def rich(config: dict[str, Any]) -> dict[str, Any]:
         {"destination": "/b", "source": "/tmp", "options": ["rbind", "ro", "rnosuid", "slave"]},
         {"destination": "/c", "type": "tmpfs", "options": ["tmpcopyup", "ro", "nosymfollow"]},
         {"destination": "/c", "options": ["remount", "size=1m"]},
+        {"destination": "/d", "type": "tmpfs"},
         {"destination": "/l", "source": "/tmp", "options": ["bind", "copy-symlink"]},
         *idmapped(5, options=["rbind", "ridmap", "dest-nofollow", "src-nofollow"]),
         {"destination": "/o", "type": "overlay", "options": ["lowerdir=" + "x" * 300]},

@@ -1,4 +1,4 @@
-/* tmpcopyup: a new tmpfs starts with what the image has at its mount point. */
+/* What a new tmpfs takes from its mount point in the image: the mode, and with tmpcopyup all that is there. */
 #include "init.h"
 
 #include <dirent.h>
@@ -73,21 +73,41 @@ static int copy_dir(struct ctx *c, int from, int to, int depth) {
     return e;
 }
 
-/* copy_up(slot, path): into the detached tmpfs, from the root as it is beneath. */
+/* copyup flags; ocipy/plan/ops.py has the same */
+enum { KEEP_MODE = 1, KEEP_UID = 2, KEEP_GID = 4 };
+
+/* copy_up(slot, path, what of the tmpfs is kept): into the detached tmpfs, from the root as it is beneath. */
 int op_copy_up(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     const char *path = rd_str(r);
+    uint32_t keep = rd_u32(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
     int from = in_root(c, path, O_RDONLY | O_DIRECTORY);
     if (from == -ENOENT) return 0;
     if (from < 0) return from;
-    struct stat st;
+    struct stat st, own;
     int to = openat(*s, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int e = to < 0 ? fail(c, "openat") : copy_dir(c, from, to, 0);
-    /* the directory's own mode and owner as well, unless the options said otherwise (mode= comes later) */
-    if (e == 0 && (fstat(from, &st) < 0 || fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0))
+    /* the directory's own mode and owner as well, unless options say otherwise */
+    if (e == 0 && (fstat(from, &st) < 0 || fstat(to, &own) < 0)) e = fail(c, "fstat");
+    if (e == 0 && (fchown(to, (keep & KEEP_UID ? own : st).st_uid, (keep & KEEP_GID ? own : st).st_gid) < 0 ||
+                   fchmod(to, (keep & KEEP_MODE ? own : st).st_mode & 07777) < 0))
         e = fail(c, "fchown");
     close(from);
     if (to >= 0) close(to);
+    return e;
+}
+
+/* mode_of(slot, path): the root of the detached tmpfs gets the mode of the directory that it will cover. */
+int op_mode_of(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r));
+    const char *path = rd_str(r);
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int at = in_root(c, path, O_PATH | O_DIRECTORY);
+    if (at == -ENOENT || at == -ENOTDIR) return 0; /* the attachment makes it, or says what is wrong with it */
+    if (at < 0) return at;
+    struct stat st;
+    int e = fstat(at, &st) < 0 ? fail(c, "fstat") : chmod_fd(c, *s, st.st_mode & 07777);
+    close(at);
     return e;
 }

@@ -63,6 +63,7 @@
     X(85, mempolicy, op_mempolicy)       \
     X(86, affinity, op_affinity)         \
     X(93, death_signal, op_death_signal) \
-    X(94, is_device, op_is_device)
+    X(94, is_device, op_is_device)       \
+    X(95, mode_of, op_mode_of)
 
 #endif

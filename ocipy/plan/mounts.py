@@ -341,8 +341,13 @@ def _filesystem(
     if label:
         data.append(f"context={label}")
     b.add(ops.new_fs(where, slot, kind, source, data, attributes & ~flags.NOSYMFOLLOW))
+    given = {option.partition("=")[0] for option in wanted.data}
     if wanted.copy_up:
-        b.add(ops.copy_up(where, slot, target))
+        kept = ((ops.KEEP_MODE, "mode"), (ops.KEEP_UID, "uid"), (ops.KEEP_GID, "gid"))
+        b.add(ops.copy_up(where, slot, target, sum(flag for flag, name in kept if name in given)))
+    elif kind == "tmpfs" and "mode" not in given:
+        # Other runtimes do so: a tmpfs on an image's /run is not to be written to by all.
+        b.add(ops.mode_of(where, slot, target))
     _map_ids(b, mount, wanted, slot, where)
     if attributes & flags.NOSYMFOLLOW:  # fsmount(2) takes this one only since Linux 5.14
         b.add(ops.mount_attr(where, slot, flags.NOSYMFOLLOW, 0, 0, 0))

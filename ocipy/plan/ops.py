@@ -30,6 +30,9 @@ SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES = 1, 2, 3, 4
 ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT, ATTACH_NO_FOLLOW, ATTACH_COPY_LINK = 1, 2, 4, 8, 16
 ATTACH_DEVICE = 32
 
+#: what a `copy_up` does not take from the directory, as options of the mount say it
+KEEP_MODE, KEEP_UID, KEEP_GID = 1, 2, 4
+
 
 class Op:
     """One operation.
@@ -138,7 +141,8 @@ readonly = Kind(40, "readonly", "s")  # path
 open_tree = Kind(50, "open_tree", "IsI")  # slot, source, AT_RECURSIVE and AT_SYMLINK_NOFOLLOW
 new_fs = Kind(51, "new_fs", "IssSI")  # slot, type, source, options, attributes
 mount_attr = Kind(52, "mount_attr", "IQQQI")  # slot, set, clear, propagation, recursive
-copy_up = Kind(53, "copy_up", "Is")  # slot, path
+copy_up = Kind(53, "copy_up", "IsI")  # slot, path, KEEP_*
+mode_of = Kind(95, "mode_of", "Is")  # slot, path
 attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*
 legacy_mount = Kind(55, "legacy_mount", "sssQsI")  # type, source, path, MS_*, data, ATTACH_*
 remount = Kind(56, "remount", "sQQQI")  # path, set, clear, propagation, recursive

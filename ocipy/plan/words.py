@@ -109,7 +109,8 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "open_tree": _open_tree,
     "new_fs": _new_fs,
     "mount_attr": _mount_attr,
-    "copy_up": lambda slot, path: f"copy {path} up into it",
+    "copy_up": lambda slot, path, keep: f"copy {path} up into it",
+    "mode_of": lambda slot, path: f"give it the mode of {path}, if that is there",
     "idmap": lambda slot, userns, recursive, source: (
         f"map the ids of {source}{' and what is mounted below it' if recursive else ''}"
     ),
