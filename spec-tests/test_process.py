@@ -491,11 +491,13 @@ def test_rlimits(cli: Cli, bundle: TestBundle) -> None:
 @pytest.mark.parametrize(("soft", "hard"), [(0, 0), (3, 3), (3, 5000)])
 def test_few_open_files(cli: Cli, bundle: TestBundle, soft: int, hard: int) -> None:
     """config.md#posix-process, rlimits: a number of open files that leaves the program its standard streams, or nothing
-    that it could open, for an exec as well; hooks are spared."""
-    bundle.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]
+    that it could open, for an exec as well; and files of no size. Hooks are spared."""
+    bundle.config["process"]["rlimits"] = [
+        {"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0}, {"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard},
+    ]  # fmt: skip
     bundle.config["hooks"] = {"startContainer": [{"path": "/bin/cat", "args": ["cat", "/etc/passwd"]}]}
     script = "ulimit -Sn; ulimit -Hn"
-    assert cli.run(bundle.sh(script)).stdout == f"{soft}\n{hard}\n"
+    assert cli.run(bundle.sh(f"{script}; ulimit -f")).stdout == f"{soft}\n{hard}\n0\n"
     name = cli.start(bundle.args("sleep", "1000"))
     assert cli("exec", name, "sh", "-c", script).stdout == f"{soft}\n{hard}\n"
 

@@ -126,7 +126,7 @@ class Builder:
         ops: what was emitted so far.
         early: operations that belong before any namespace is entered (sources on the host).
         late: remounts that must wait until everything is mounted.
-        files: the limit of open files, if it must wait until only the exec is left.
+        limits: those that must wait until only the exec is left.
     """
 
     def __init__(self, spec: dict[str, Any], host: Host, options: Options) -> None:
@@ -140,7 +140,7 @@ class Builder:
         self.ops: list[Op] = []
         self.early: list[Op] = []
         self.late: list[Op] = []
-        self.files: Op | None = None
+        self.limits: list[Op] = []
         self.given: list[str] = []
         self.id_maps: IdMaps = {}
         self.notices: list[str] = []

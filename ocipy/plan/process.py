@@ -26,8 +26,9 @@ SCHED_FLAGS = {
     "SCHED_FLAG_KEEP_POLICY": 8, "SCHED_FLAG_KEEP_PARAMS": 16, "SCHED_FLAG_UTIL_CLAMP_MIN": 32,
     "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
 }  # fmt: skip
-NOFILE = RLIMITS.index("RLIMIT_NOFILE")
-OWN_FILES = 64  # descriptors that are enough for the helper and its hooks
+#: limits that would be in the way of the helper and its hooks -> what is enough for them: descriptors, and bytes of a
+#: container's state in a file
+ENOUGH = {RLIMITS.index("RLIMIT_NOFILE"): 64, RLIMITS.index("RLIMIT_FSIZE"): 1 << 20}
 PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 MEMORY_POLICIES = {
     "MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
@@ -74,9 +75,9 @@ def attributes(b: Builder) -> None:
     for index, limit in enumerate(process.get("rlimits") or ()):
         where, number = f"$.process.rlimits[{index}]", RLIMITS.index(limit["type"])
         soft, hard = limit["soft"], limit["hard"]
-        if number == NOFILE and soft < OWN_FILES:
-            b.files = ops.rlimit(where, number, soft, hard)
-            if hard < OWN_FILES:
+        if soft < ENOUGH.get(number, 0):
+            b.limits.append(ops.rlimit(where, number, soft, hard))
+            if hard < ENOUGH[number]:
                 continue
             soft = hard  # raising it takes a capability: now
         b.add(ops.rlimit(where, number, soft, hard))
@@ -267,10 +268,10 @@ def _search_path(process: dict[str, Any]) -> str:
     return path
 
 
-def files(b: Builder) -> None:
-    """Emit a limit of open files that is too small for the helper and for hooks, when only the exec is left."""
-    if b.files:
-        b.add(b.files)
+def limits(b: Builder) -> None:
+    """Emit the limits that are too small for the helper and for hooks, when only the exec is left."""
+    for op in b.limits:
+        b.add(op)
 
 
 def seccomp(b: Builder) -> None:
