@@ -226,6 +226,21 @@ def test_bound_dev(cli: Cli, bundle: TestBundle) -> None:
     }
 
 
+@pytest.mark.parametrize("bound", [False, True])
+def test_null_of_host(cli: Cli, bundle: TestBundle, bound: bool, tmp_path: Path) -> None:
+    """The host's /dev/null, as standard input, keeps its owner, where the container's is another device or none."""
+    before = os.lstat("/dev/null")
+    bundle.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    if bound:
+        (tmp_path / "dev").mkdir()
+        bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
+        bundle.config["mounts"].append({"destination": "/dev", "source": str(tmp_path / "dev"), "options": ["bind"]})
+    else:
+        add(bundle, "/dev/null", "c", major=1, minor=5)
+    cli.run(bundle)
+    assert (os.lstat("/dev/null").st_uid, os.lstat("/dev/null").st_gid) == (before.st_uid, before.st_gid)
+
+
 @pytest.mark.parametrize("user", [False, True])
 def test_mounted_over_default(cli: Cli, bundle: TestBundle, user: bool) -> None:
     """What the config mounts in the place of a default device stays there."""
