@@ -260,6 +260,21 @@ def test_changing_links(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
+def test_changing_proc(cli: Cli, bundle: TestBundle) -> None:
+    """A /proc that another process keeps exchanging for a link: its file system is mounted on the directory that was
+    looked at, never where the link leads, which no mask would cover (CVE-2019-19921, CVE-2023-27561)."""
+    (bundle.rootfs / "elsewhere").mkdir()
+    (bundle.rootfs / "link").symlink_to("/elsewhere")
+    pid = swap(bundle.rootfs / "proc", bundle.rootfs / "link")
+    try:
+        for _ in range(60):
+            done = cli.run(bundle.sh("test ! -e /elsewhere/self || echo elsewhere"), code=None)
+            assert done.stdout == ""
+    finally:
+        end(pid)
+        os.waitpid(pid, 0)
+
+
 def test_links_in_rootfs_point_inside(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """Links of an image that name places of the host are taken as places in the root, by every operation that
     makes something."""

@@ -137,14 +137,11 @@ static int mountpoint(struct ctx *c, const char *path, bool dir, unsigned flags)
                                       : in_root_file(c, path);
     if (at < 0) return at;
     if (flags & ATTACH_NO_SYMLINK) {
-        /* /proc, /sys and /dev themselves: the last component, and those before it, must be real */
-        int again = sys_openat2(c->root, path, O_PATH, 0, 0x10 | 0x04 /* IN_ROOT, NO_SYMLINKS */);
-        if (again < 0) {
-            int e = failf(c, "openat2", -errno, "%s must not be a symbolic link", path);
-            close(at);
-            return e;
-        }
-        close(again);
+        /* /proc, /sys and /dev themselves: the last component, and those before it, must be real. What is found now is
+         * what gets the mount: who can rename in the root could have had a link there before, or have one later. */
+        close(at);
+        at = sys_openat2(c->root, path, O_PATH, 0, 0x10 | 0x04 /* IN_ROOT, NO_SYMLINKS */);
+        if (at < 0) return failf(c, "openat2", -errno, "%s must not be a symbolic link", path);
     }
     if (!(flags & ATTACH_IN_PROC) && is_procfs(at)) {
         close(at);
