@@ -275,6 +275,20 @@ def test_changing_proc(cli: Cli, bundle: TestBundle) -> None:
         os.waitpid(pid, 0)
 
 
+@pytest.mark.parametrize("kind", ["fifo", "endless", "directory"])
+def test_passwd_that_is_no_file(cli: Cli, bundle: TestBundle, kind: str) -> None:
+    """An image's /etc/passwd that would keep its reader for ever is as good as none."""
+    passwd = bundle.rootfs / "etc/passwd"
+    passwd.unlink()
+    if kind == "fifo":
+        os.mkfifo(passwd)
+    elif kind == "endless":
+        passwd.symlink_to("/dev/zero")
+    else:
+        passwd.mkdir()
+    assert cli.run(bundle.sh("echo $HOME")).stdout == "/\n"
+
+
 def test_links_in_rootfs_point_inside(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """Links of an image that name places of the host are taken as places in the root, by every operation that
     makes something."""

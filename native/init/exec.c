@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define PASSWD_MAX (16 << 20) /* bytes of /etc/passwd that are looked through */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* What a kernel's bare "no such file or directory" may mean: the file, the interpreter of its #! line, or the
@@ -82,21 +83,49 @@ static const char *lookup(struct ctx *c, const char *name, const char *dirs) {
     return NULL;
 }
 
-/* HOME as the container's /etc/passwd has it for a uid; "/" if it has none. */
+/* One line into a buffer, without its end; false if there is none. What does not fit is left out. */
+static bool next_line(int fd, size_t *left, char *line, size_t size) {
+    static char block[4096];
+    static size_t at, have;
+    size_t n = 0;
+    for (;; at++) {
+        if (at == have) {
+            ssize_t got = *left ? read(fd, block, sizeof block < *left ? sizeof block : *left) : 0;
+            if (got <= 0) break;
+            *left -= (size_t)got;
+            have = (size_t)got;
+            at = 0;
+        }
+        if (block[at] == '\n') {
+            at++;
+            line[n] = 0;
+            return true;
+        }
+        if (n < size - 1) line[n++] = block[at];
+    }
+    line[n] = 0;
+    return n > 0;
+}
+
+/* HOME as the container's /etc/passwd has it for a uid; "/" if it has none. The file is the image's: one that is no
+ * file (a fifo, a link to /dev/zero) or has no end must not keep us. */
 static char *home_of(uint32_t uid) {
     static char line[PATH_MAX + 256];
     static char found[PATH_MAX + 8] = "HOME=/";
-    FILE *f = fopen("/etc/passwd", "re");
-    while (f && fgets(line, sizeof line, f)) {
-        char *field[7], *p = line;
-        int n = 0;
-        while (n < 7 && (field[n] = strsep(&p, ":\n"))) n++;
-        char *end;
-        if (n < 6 || strtoul(field[2], &end, 10) != uid || *end || end == field[2]) continue;
-        snprintf(found, sizeof found, "HOME=%.*s", PATH_MAX, *field[5] ? field[5] : "/");
-        break;
-    }
-    if (f) fclose(f);
+    size_t left = PASSWD_MAX;
+    struct stat st;
+    int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        while (next_line(fd, &left, line, sizeof line)) {
+            char *field[7], *p = line;
+            int n = 0;
+            while (n < 7 && (field[n] = strsep(&p, ":"))) n++;
+            char *end;
+            if (n < 6 || strtoul(field[2], &end, 10) != uid || *end || end == field[2]) continue;
+            snprintf(found, sizeof found, "HOME=%.*s", PATH_MAX, *field[5] ? field[5] : "/");
+            break;
+        }
+    if (fd >= 0) close(fd);
     return found;
 }
 
