@@ -450,6 +450,13 @@ def test_many(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     ]
 
 
+def test_deep_destination(cli: Cli, bundle: TestBundle) -> None:
+    """config.md#mounts: a destination of which hundreds of directories are missing is made as well."""
+    place = "/m" + "/d" * 500
+    add(bundle, place, "tmpfs", "tmpfs")
+    assert f" {place} " in cli.run(bundle.args("cat", "/proc/self/mountinfo")).stdout
+
+
 # --- where nothing may be mounted ---
 
 

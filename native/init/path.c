@@ -54,10 +54,11 @@ int in_root(struct ctx *c, const char *path, uint64_t flags) {
 }
 
 /* The directory of a path, made if missing; *last is the final component. A trailing slash is ignored. */
-static int parent(struct ctx *c, const char *path, const char **last, int depth);
+static int parent(struct ctx *c, const char *path, const char **last, int links);
 
-/* Where a dangling symlink at path, the entry `last` of dir, leads: still to be resolved in the root. */
-static const char *link_target(const char *path, int dir, const char *last) {
+/* Where a dangling symlink at path, the entry `last` of dir, leads: still to be resolved in the root. Not inlined: its
+ * buffer would be one for each level of a deep path. */
+__attribute__((noinline)) static const char *link_target(const char *path, int dir, const char *last) {
     char target[PATH_MAX];
     ssize_t n = readlinkat(dir, last, target, sizeof target - 1);
     if (n < 0) return NULL;
@@ -83,27 +84,27 @@ static int make(int dir, const char *name, mode_t mode) {
 
 /* A directory or an empty file, made if missing, with what leads there; made is S_IFDIR or S_IFREG and the mode.
  * A dangling symlink has its target made, wherever in the root that is: an image's /etc/resolv.conf points to
- * a /run that is empty until it is booted. */
-static int at_path(struct ctx *c, const char *path, mode_t made, int depth) {
+ * a /run that is empty until it is booted. (links: how many were followed so far.) */
+static int at_path(struct ctx *c, const char *path, mode_t made, int links) {
     uint64_t flags = O_PATH | (S_ISDIR(made) ? O_DIRECTORY : 0);
     int fd = sys_openat2(c->root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
     if (fd >= 0) return fd;
     if (errno != ENOENT) return failf(c, "openat2", -errno, "%s", path);
-    if (depth > 64) return failf(c, "openat2", -ELOOP, "%s", path);
+    if (links > 40) return failf(c, "openat2", -ELOOP, "%s", path);
     const char *last;
-    int up = parent(c, path, &last, depth + 1);
+    int up = parent(c, path, &last, links);
     if (up < 0) return up;
     int e = make(up, last, made) < 0 ? -errno : 0;
     const char *target = e == -EEXIST ? link_target(path, up, last) : NULL;
     close(up);
-    if (target) return at_path(c, target, made, depth + 1);
+    if (target) return at_path(c, target, made, links + 1);
     /* there, and no link: made by another since, or the next open says what is wrong with it */
     if (e < 0 && e != -EEXIST) return failf(c, S_ISDIR(made) ? "mkdirat" : "mknodat", e, "%s", path);
     fd = sys_openat2(c->root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
     return fd < 0 ? failf(c, "openat2", -errno, "%s", path) : fd;
 }
 
-static int parent(struct ctx *c, const char *path, const char **last, int depth) {
+static int parent(struct ctx *c, const char *path, const char **last, int links) {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
     char *copy = arena(n + 2);
@@ -116,7 +117,7 @@ static int parent(struct ctx *c, const char *path, const char **last, int depth)
         return failf(c, NULL, -EINVAL, "%s: not a path that can be made", path);
     if (!slash || slash == copy) return fcntl(c->root, F_DUPFD_CLOEXEC, c->base);
     *slash = 0;
-    return at_path(c, copy, S_IFDIR | 0755, depth);
+    return at_path(c, copy, S_IFDIR | 0755, links);
 }
 
 int in_root_dir(struct ctx *c, const char *path, unsigned mode) { return at_path(c, path, S_IFDIR | mode, 0); }
