@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -216,6 +217,49 @@ def test_zombie_is_stopped(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None
         engine.wait()
         assert engine.stdout is not None
         engine.stdout.close()
+
+
+HEADLESS = """
+#include <pthread.h>
+#include <unistd.h>
+static void *stay(void *none) { for (;;) pause(); return none; }
+int main(void) { pthread_t t; pthread_create(&t, 0, stay, 0); pthread_exit(0); }
+"""
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
+@pytest.mark.parametrize("place", ["init", "init without a cgroup", "child"])
+def test_first_thread_ended(cli: Cli, bundle: TestBundle, tmp_path: Path, place: str) -> None:
+    """A process whose first thread has ended runs on: its container is running, and delete --force ends it, also if it
+    is not init and the kernel's cgroup.kill passes it over."""
+    (tmp_path / "p.c").write_text(HEADLESS)
+    subprocess.run(["gcc", "-static", "-pthread", "-o", bundle.rootfs / "bin/headless", tmp_path / "p.c"], check=True)
+    flags = ("--cgroup-manager", "disabled") if place.endswith("cgroup") else ()
+    bundle.args("headless")
+    if place == "child":
+        bundle.sh("headless & exec sleep 1000")
+        spaces = bundle.config["linux"]["namespaces"]
+        bundle.config["linux"]["namespaces"] = [ns for ns in spaces if ns["type"] != "pid"]
+    name = fresh_id()
+    cli.detach(*flags, "run", "--detach", "--bundle", str(bundle.save()), name)
+
+    until(_headless)
+    assert cli.state(name)["status"] == "running"
+    cli("delete", "--force", name)
+    until(lambda: not _headless())
+
+
+def _headless() -> list[str]:
+    """The processes of that program whose first thread has ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = entry.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        if name == "headless" and rest.split()[0] == "Z" and int(rest.split()[17]) > 1:
+            found.append(entry.parent.name)
+    return found
 
 
 def test_reparented(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ then do something else. What is not expected is explained by :mod:`ocipy.cgroups
 
 from __future__ import annotations
 
+from _signal import SIGKILL
 from errno import EBUSY, EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOTSUP, EROFS, ESRCH
 from posix import close as _close
 from posix import getpid, kill, mkdir, open, rmdir, scandir, write
@@ -161,6 +162,36 @@ def signal_all(directory: str, signal: int) -> None:
                         f"can't signal process {pid}", syscall="kill", errno=error.errno or EIO
                     ) from None
         done.update(new)
+
+
+def kill_all(directory: str) -> int:
+    """Kill all in a cgroup of v2 and below, also what is being forked there, by ``cgroup.kill`` (Linux 5.14).
+
+    The kernel sends the signal to the first thread of each process, and it is lost where that has ended and others
+    go on: those get it once more, as a process.
+
+    Returns:
+        0, or the number of the error that ``cgroup.kill`` gave.
+    """
+    for _ in range(SIGNAL_ROUNDS):
+        refusal = put(directory, "cgroup.kill", "1")
+        headless = [] if refusal else [pid for pid in processes(directory) if _headless(pid)]
+        if not headless:
+            return refusal
+        for pid in headless:
+            try:
+                kill(pid, SIGKILL)
+            except OSError:
+                continue
+    return 0
+
+
+def _headless(pid: int) -> bool:
+    """Whether a process has lost its first thread; also for one that is about to be gone."""
+    try:
+        return os.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
 
 
 def remove(directories: list[str]) -> None:

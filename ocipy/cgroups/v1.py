@@ -203,7 +203,7 @@ class LegacyCgroup(Cgroup):
         freezer = self.paths.get("freezer", "")
         thawed = not self.frozen()
         left: list[int] | None = None
-        if signal == SIGKILL and "" in self.paths and not _fs.put(self.paths[""], "cgroup.kill", "1"):
+        if signal == SIGKILL and "" in self.paths and not _fs.kill_all(self.paths[""]):
             # Hybrid, kernel 5.14: all that is in the cgroup2 directory dies, what is being forked there
             # too. Whoever is not in that (moved by hand) is found in the other hierarchy; read second,
             # as nothing killed can appear there anew.

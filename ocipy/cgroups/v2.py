@@ -212,7 +212,7 @@ class UnifiedCgroup(Cgroup):
         if not self.directory:
             return
         if signal == SIGKILL:
-            refusal = _fs.put(self.directory, "cgroup.kill", "1")  # kernel 5.14
+            refusal = _fs.kill_all(self.directory)
             if not refusal or not os.exists(self.directory):
                 return
         was_frozen = self.frozen()
