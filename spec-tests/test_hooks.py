@@ -243,6 +243,20 @@ def test_large_state(cli: Cli, bundle: TestBundle, log: Log, hooks: bool) -> Non
         assert json.loads(log.read(kind))["annotations"] == bundle.config["annotations"], kind
 
 
+@pytest.mark.parametrize("kind", ["", "startContainer", "poststart"])
+def test_more_state_than_the_helper_takes(cli: Cli, bundle: TestBundle, kind: str) -> None:
+    """More than a megabyte of annotations: a refusal if a hook of the container's is to read them, and otherwise
+    nobody's trouble."""
+    bundle.config["annotations"] = {"org.example": "x" * (1 << 20)}
+    if kind:
+        bundle.config["hooks"] = {kind: [{"path": "/bin/true"}]}
+    done = cli.run(bundle.args("echo", "ran"), code=None)
+    if kind == "startContainer":
+        assert "$.hooks" in done.stderr
+        assert "annotations" in done.stderr
+    assert (done.returncode, done.stdout) == ((1, "") if kind == "startContainer" else (0, "ran\n"))
+
+
 @pytest.mark.spec("config#prestart-1", "config#createruntime-hooks-1")
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime"])
 def test_before_pivot_root(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:

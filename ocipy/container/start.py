@@ -78,7 +78,9 @@ def _release(record: Record) -> Message | None:
             from ocipy.container.agent import Agent
 
             agent = Agent(wanted)  # one that isn't there leaves the container as it is
-        channel.send(START, record.hook_state(CREATED))
+        # the hooks' input, which may be longer than the helper takes: with hooks, create has sent as much already
+        reads = (record.data.get("hooks") or {}).get("startContainer")
+        channel.send(START, record.hook_state(CREATED) if reads else b"")
         return channel.receive() if agent is None else agent.serve(channel, record.pid, record.spec_state(CREATED))
     except BrokenPipeError:  # it ended just now
         raise _not_created(record) from None
