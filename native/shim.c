@@ -212,8 +212,10 @@ int ocipy_connect(int dirfd, const char *name) {
     return fd;
 }
 
+/* -EPIPE where the other side is gone, also if it left something unread, of which ECONNRESET tells. */
 int ocipy_send(int fd, const void *data, unsigned int size) {
-    return result(send(fd, data, size, MSG_NOSIGNAL));
+    int n = result(send(fd, data, size, MSG_NOSIGNAL));
+    return n == -ECONNRESET ? -EPIPE : n;
 }
 
 /* Some of the data, with a descriptor beside its first byte; how much. */

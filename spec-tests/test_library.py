@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ import pytest
 from conftest import TestBundle, end, fresh_id, nothing_left, until
 
 from ocipy import Bundle, Container, Error
+from ocipy.container.channel import ACK, Channel
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, LaunchError, StateError
 
@@ -388,6 +390,42 @@ def test_concurrent_use_of_one_container(bundle: TestBundle, root: str) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == list(range(8))
+
+
+def test_interrupted_message(root: str) -> None:
+    """A signal handler of the program runs while a long message waits for the helper to take it, or for an answer."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ticks: list[int] = []
+    received = []
+
+    def take() -> None:
+        until(lambda: len(ticks) > 2)
+        while len(received) < 65:
+            received.append(len(theirs.recv(1 << 20)))
+
+    former = signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        Channel(ours.fileno()).send(ACK, bytes((4 << 20) + 1))
+        thread.join()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+        ours.close()
+        theirs.close()
+    assert sum(received) == (4 << 20) + 1 + 65 * 16
+
+
+def test_helper_dies_before_it_has_read_all(root: str) -> None:
+    """The same error, whether it has left something unread or not: the end of the channel says more."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        Channel(ours.fileno()).send(ACK)
+        theirs.close()
+        with pytest.raises(BrokenPipeError):
+            Channel(ours.fileno()).send(ACK)
 
 
 def test_subprocesses_beside_it(bundle: TestBundle, root: str) -> None:

@@ -21,6 +21,8 @@ _HEADER_SIZE = calcsize(_HEADER)
 _BUFFER = 64 << 10
 _PART = 64 << 10  # bytes of a message's text; well below the default of net.core.wmem_default
 
+_EINTR = -4  # a signal handler of the caller ran; Python's part of it does before the next try
+
 _helper: list[int] = []
 _helper_lock = allocate_lock()
 
@@ -81,7 +83,9 @@ class Channel:
         while True:
             part, text = text[:_PART], text[_PART:]
             data = pack(_HEADER, PART if text else type, 0, 0, len(part)) + part
-            check(lib.ocipy_send(self.fd, data, len(data)))
+            while (sent := lib.ocipy_send(self.fd, data, len(data))) == _EINTR:
+                pass
+            check(sent)
             if not text:
                 return
 
@@ -91,7 +95,7 @@ class Channel:
         passed = ffi.new("int *")
         while True:
             size = lib.ocipy_recv(self.fd, buffer, _BUFFER, passed, -1)
-            if size != -4:  # EINTR: a signal handler of the caller ran
+            if size != _EINTR:
                 break
         if check(size) == 0:
             return None
