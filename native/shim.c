@@ -231,7 +231,7 @@ int ocipy_send_fd(int fd, const void *data, unsigned int size, int passed) {
 }
 
 /* One message into data; 0 at the end of the channel; -ETIMEDOUT (timeout_ms < 0: never). A descriptor that
- * came with it goes to *passed, else -1. */
+ * came with it goes to *passed, else -1; -EMFILE if there was no room for it. */
 int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_ms) {
     struct pollfd p = {fd, POLLIN, 0};
     *passed = -1;
@@ -248,7 +248,10 @@ int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_m
     if (got < 0) return errno == ECONNRESET ? 0 : -errno;
     if (h.msg_flags & MSG_TRUNC) return -EMSGSIZE;
     struct cmsghdr *m = CMSG_FIRSTHDR(&h);
-    if (m && m->cmsg_level == SOL_SOCKET && m->cmsg_type == SCM_RIGHTS) memcpy(passed, CMSG_DATA(m), sizeof *passed);
+    if (m && m->cmsg_level == SOL_SOCKET && m->cmsg_type == SCM_RIGHTS)
+        memcpy(passed, CMSG_DATA(m), sizeof *passed);
+    else if (h.msg_flags & MSG_CTRUNC)
+        *passed = -EMFILE;
     return (int)got;
 }
 

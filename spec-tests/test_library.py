@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,9 +18,10 @@ import pytest
 from conftest import TestBundle, end, fresh_id, nothing_left, until
 
 from ocipy import Bundle, Container, Error
-from ocipy.container.channel import ACK, Channel
+from ocipy.container.channel import ACK, Channel, launch
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, LaunchError, StateError
+from ocipy.plan import Plan, ops
 
 
 @pytest.fixture
@@ -426,6 +428,34 @@ def test_helper_dies_before_it_has_read_all(root: str) -> None:
         theirs.close()
         with pytest.raises(BrokenPipeError):
             Channel(ours.fileno()).send(ACK)
+
+
+def test_no_room_for_a_descriptor(root: str) -> None:
+    """A program that has no descriptor left when the helper hands over its child: that is neither lost nor left."""
+    plan = Plan([ops.sync("", ops.SYNC_HOOKS), ops.fork(""), ops.ready("", 0)], [], 0, True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    launched = launch(plan, given={})
+    first = launched.pid
+    taken: list[int] = []
+
+    def exhaust(kind: int, fd: int) -> bytes:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                taken.append(os.dup(0))
+        return b""
+
+    try:
+        launched.until_ready(exhaust)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+    try:
+        assert launched.pid != first
+        assert launched.pidfd >= 0
+    finally:
+        launched.kill()
 
 
 def test_subprocesses_beside_it(bundle: TestBundle, root: str) -> None:

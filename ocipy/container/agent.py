@@ -84,6 +84,8 @@ class Agent:
             )  # fmt: skip
         if message.type != LISTENER:
             return message
+        if message.fd < 0:
+            raise self._error("can't take the listener for the seccomp agent", "recvmsg", -message.fd)
         document = {"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid}
         if "listenerMetadata" in self._seccomp:
             document["metadata"] = self._seccomp["listenerMetadata"]

@@ -164,10 +164,17 @@ class Launched:
                 raise failure(self.plan, message)
             if message.type == FORKED:
                 self.reap()
-                os.close(self.pidfd)
-                self.pid, self.pidfd = message.value, message.fd
+                self.close()
+                # where it found no room, there is some now
+                self.pid, self.pidfd = message.value, max(message.fd, -1)
+                if self.pidfd < 0:
+                    self.pidfd = os.pidfd_open(self.pid, 0)
                 self._acknowledge()
             elif message.type == SYNC:
+                if message.fd < -1:
+                    raise LaunchError(
+                        "can't take a descriptor from the init helper", syscall="recvmsg", errno=-message.fd
+                    )
                 self._acknowledge(sync(message.value, message.fd))
             elif message.type == READY:
                 self.timings = list(unpack_from(f"={len(message.text) // 4}I", message.text))
