@@ -10,6 +10,7 @@ from select import POLLIN, POLLOUT, poll
 
 from ocipy import _os as os
 from ocipy._native import ffi, lib
+from ocipy.container.channel import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Console:
 
     def __init__(self) -> None:
         ends = ffi.new("int[2]")
-        lib.ocipy_channel(ends)
+        check(lib.ocipy_channel(ends))
         self.theirs: int = ends[1]
         self._ours: int = ends[0]
 
