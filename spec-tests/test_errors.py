@@ -547,3 +547,20 @@ def test_memory_too_small(refused_create: RefusedCreate, bundle: TestBundle) -> 
     bundle.config["linux"]["resources"] = {"memory": {"limit": 4096}}
     found = refused_create(bundle)
     assert "memory limit" in found.last
+
+
+@pytest.mark.parametrize("room", ["size=4k", "size=8k", "nr_inodes=2", "nr_inodes=3", "nr_inodes=4", "nr_inodes=5"])
+def test_full_state_directory(bundle: TestBundle, tmp_path: Path, room: str) -> None:
+    """A disk that is full at whatever file of the state: the error names the directory and the cause, and nothing is
+    left. (Two pages take the state and the config, and no more; five inodes all but the socket.)"""
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", str(tmp_path / "small")], check=True)
+    try:
+        done = Cli(tmp_path / "small/state").run(bundle.args("true"), code=1)
+        line = done.stderr.splitlines()[-1]
+        assert f"can't use the state directory {tmp_path}/small/state" in line
+        assert "no space left on device" in line
+        assert list((tmp_path / "small").glob("state/*")) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path / "small")], check=True)
+    assert nothing_left(tmp_path) == []

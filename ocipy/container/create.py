@@ -15,7 +15,7 @@ from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, Error, LaunchError, StateError
 from ocipy.plan.devices import is_bind
 from ocipy.plan.ops import SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
-from ocipy.state import CONFIG, SOCKET, Store
+from ocipy.state import CONFIG, SOCKET, Store, unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def create(
     try:
         record.save()  # the intent: whatever follows can be found and removed by `delete`
         # as it was judged: the file itself may be another by now
-        os.write_file(CONFIG, json.dumps(spec).encode(), dir_fd=entry.fd)
+        entry.keep(CONFIG, json.dumps(spec).encode())
         if options.notify:
             os.mkdir(more["notify_dir"], 0o755)
         launched = build.run()
@@ -170,7 +170,11 @@ class _Build:
 
     def _launch(self, join: Join) -> Launched:
         options = self.options
-        own = {"listen": check(lib.ocipy_listen(self.record.entry.fd, SOCKET.encode()))}
+        entry = self.record.entry
+        try:
+            own = {"listen": check(lib.ocipy_listen(entry.fd, SOCKET.encode()))}
+        except OSError as error:
+            raise unusable(entry.path, "bind", error) from None
         try:
             for name, (maps, where) in self.plan.id_maps.items():
                 from ocipy.container.userns import user_namespace  # for id-mapped mounts only

@@ -93,7 +93,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
     build.how, build.streams, build.serve = options, streams, serve
     try:
         record.save()
-        _os.write_file(CONFIG, json.dumps(spec).encode(), dir_fd=entry.fd)
+        entry.keep(CONFIG, json.dumps(spec).encode())
         return record, build.run()
     except BaseException as error:
         build.undo(error)

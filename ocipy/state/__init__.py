@@ -120,9 +120,16 @@ class Entry:
         return state
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replace the recorded state."""
-        os.write_file(STATE + ".new", json.dumps(state).encode(), dir_fd=self.fd)
+        """Replace the recorded state. Raises StateError: it can't be written, and the former one is still there."""
+        self.keep(STATE + ".new", json.dumps(state).encode())
         os.rename(STATE + ".new", STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Write a file. Raises StateError."""
+        try:
+            os.write_file(name, data, dir_fd=self.fd)
+        except OSError as error:
+            raise unusable(self.path, "write", error) from None
 
     def remove(self) -> None:
         """Remove the directory with what is in it. The state goes last: until then `delete` can come back."""
