@@ -24,6 +24,7 @@
 #include "shim.h"
 
 #define CHILD_STACK (64 * 1024)
+#define MAX_FDS 4096 /* that the helper is given, most of them for the program; their numbers have room on that stack */
 
 static int result(long r) { return r < 0 ? -errno : (int)r; }
 
@@ -39,7 +40,7 @@ struct child {
 static void child_main(void *arg) {
     struct child *ch = arg;
     struct ocipy_launch *l = ch->l;
-    int count = (int)l->count, moved[256];
+    int count = (int)l->count, moved[MAX_FDS + 1];
     char *argv[] = {(char *)"ocipy-init", (char *)l->base, NULL}, *envp[] = {NULL};
     /* first out of the way of the targets, then into place; the helper's own fd last, closed by its exec */
     for (int i = 0; i <= count; i++) {
@@ -117,7 +118,7 @@ int ocipy_launch(struct ocipy_launch *l) {
         .exit_signal = SIGCHLD,
         .stack_size = CHILD_STACK,
     };
-    if (l->count > 250) return -EMFILE;
+    if (l->count > MAX_FDS) return -EMFILE;
     if (l->cgroup >= 0) {
         a.flags |= CLONE_INTO_CGROUP;
         a.cgroup = (uint64_t)l->cgroup;

@@ -441,6 +441,7 @@ def test_preserve_fds(refused: Callable[..., Refusal], bundle: TestBundle) -> No
     """--preserve-fds: descriptors that are not open, or a count that is none."""
     path = str(bundle.save())
     assert "descriptor 3 is not open" in refused("create", "-b", path, "--preserve-fds", "1", fresh_id()).last
+    assert "descriptor 3 is not open" in refused("create", "-b", path, "--preserve-fds", str(1 << 40), fresh_id()).last
     assert "negative" in refused("create", "-b", path, "--preserve-fds", "-1", fresh_id()).last
     assert "'x'" in refused("create", "-b", path, "--preserve-fds", "x", fresh_id()).last
 

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -596,6 +597,17 @@ def test_preserve_fds(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "3\n4\nclosed\n"
+
+
+def test_preserve_many_fds(cli: Cli, bundle: TestBundle) -> None:
+    """--preserve-fds N: hundreds of them as well."""
+    keep = "import os, sys; [os.dup2(0, n) for n in range(3, 403)]; os.execv(sys.argv[1], sys.argv[1:])"
+    words = cli.command("run", "--preserve-fds", "400", "--bundle", str(bundle.sh("ls /proc/self/fd").save()), fresh_id())
+    done = subprocess.run(
+        [sys.executable, "-c", keep, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert {int(n) for n in done.stdout.split()} - {403} == set(range(403))  # 403: the directory that ls reads
 
 
 def test_preserve_missing_fds(cli: Cli, bundle: TestBundle) -> None:

@@ -72,7 +72,7 @@ def preserved(args: Args) -> tuple[int, ...]:
     count = args.preserve_fds or 0
     if count < 0:
         raise UsageError(f"--preserve-fds: {count} is negative")
-    fds = tuple(range(3, 3 + listening() + count))
+    fds = range(3, 3 + listening() + count)
     for fd in fds:
         try:
             inherited = not fcntl(fd, F_GETFD) & FD_CLOEXEC  # else it is one that this process has opened itself
@@ -80,7 +80,7 @@ def preserved(args: Args) -> tuple[int, ...]:
             inherited = False
         if not inherited:
             raise UsageError(f"{'--preserve-fds' if count else 'LISTEN_FDS'}: descriptor {fd} is not open")
-    return fds
+    return tuple(fds)
 
 
 def notify_socket(record: Record) -> NotifySocket | None:
