@@ -440,9 +440,7 @@ def test_no_room_for_a_descriptor(root: str) -> None:
 
     def exhaust(kind: int, fd: int) -> bytes:
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
-                taken.append(os.dup(0))
+        taken.extend(os.dup(0) for _ in range(101 - len(os.listdir("/proc/self/fd"))))
         return b""
 
     try:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from conftest import OCIPY, Cli, TestBundle, end, fresh_id, until
 
+from ocipy import cgroups
 from ocipy.spec.validate import validate_document
 from ocipy.state import check_id
 
@@ -493,6 +494,36 @@ def test_paused(cli: Cli, bundle: TestBundle) -> None:
             cli.wait_for(name, "stopped")
             assert "not paused" in cli("resume", name, code=1).stderr
         cli("delete", "--force", name)
+
+
+@pytest.mark.parametrize("way", ["pause", "cgroup2"])
+def test_frozen_by_an_ancestor(cli: Cli, make_bundle: Callable[[], TestBundle], way: str) -> None:
+    """What would wait for a container that a cgroup above its own holds frozen is refused, and says so."""
+    parent = cgroups.select(f"/{fresh_id()}", "id")
+    parent.create()
+    freezer = Path(parent.paths.get("", "/nowhere"), "cgroup.freeze")
+    if way == "cgroup2" and not freezer.exists():
+        pytest.skip("there is no cgroup2 here")
+    made = []
+    for name in ("created", "running", "new"):
+        bundle = make_bundle().args("sleep", "1000")
+        above = parent.paths.get("freezer") or parent.paths[""]
+        bundle.config["linux"]["cgroupsPath"] = f"/{os.path.basename(above)}/{name}"
+        made.append(bundle)
+    created, running = cli.create(made[0]), cli.start(made[1])
+    freezer.write_text("1") if way == "cgroup2" else parent.freeze(True)
+    try:
+        new = cli("create", "--bundle", str(made[2].save()), fresh_id(), code=1).stderr
+        assert "$.linux.cgroupsPath: container's cgroup unexpectedly frozen" in new
+        assert "is frozen, by a cgroup that its own is below" in cli("start", created, code=1).stderr
+        assert "is frozen, by a cgroup that its own is below" in cli("exec", running, "true", code=255).stderr
+        assert cli.state(running)["status"] == "running"
+    finally:
+        freezer.write_text("0") if way == "cgroup2" else parent.freeze(False)
+    cli("start", created)
+    for name in (created, running):
+        cli("delete", "--force", name)
+    parent.delete()
 
 
 def test_state_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:

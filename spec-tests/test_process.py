@@ -602,7 +602,8 @@ def test_preserve_fds(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
 def test_preserve_many_fds(cli: Cli, bundle: TestBundle) -> None:
     """--preserve-fds N: hundreds of them as well."""
     keep = "import os, sys; [os.dup2(0, n) for n in range(3, 403)]; os.execv(sys.argv[1], sys.argv[1:])"
-    words = cli.command("run", "--preserve-fds", "400", "--bundle", str(bundle.sh("ls /proc/self/fd").save()), fresh_id())
+    path = str(bundle.sh("ls /proc/self/fd").save())
+    words = cli.command("run", "--preserve-fds", "400", "--bundle", path, fresh_id())
     done = subprocess.run(
         [sys.executable, "-c", keep, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
     )

@@ -70,6 +70,15 @@ def field(directory: str, name: str, key: str) -> int:
     return 0
 
 
+def held(file: str) -> bool:
+    """Whether a ``freezer.state`` or ``cgroup.events`` says frozen; False where it is gone. (The root has none.)"""
+    try:
+        text = os.read_text(file)
+    except OSError:
+        return False
+    return "THAWED" not in text and "frozen 0" not in text
+
+
 def make(directory: str) -> bool:
     """Make a directory and the parents it lacks. Returns whether it is new. Raises OSError."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ocipy import _os as os
+from ocipy.cgroups import _fs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,6 +156,14 @@ class Cgroup:
             return bool(file := self.frozen_file()) and os.read_text(file).strip() == "1"
         except OSError:
             return False
+
+    def held_files(self) -> list[str]:
+        """The files that say "THAWED" or "frozen 0" as long as it is not frozen, neither itself nor by an ancestor."""
+        raise NotImplementedError
+
+    def held(self) -> bool:
+        """Whether it is frozen, by itself or by an ancestor: what goes in does nothing more until that is thawed."""
+        return any(_fs.held(file) for file in self.held_files())
 
     def kill(self, signal: int) -> None:
         """Signal every process in it and below, also one that is forking (freeze first, or cgroup.kill).

@@ -199,6 +199,10 @@ class LegacyCgroup(Cgroup):
         # in freezer.state, FROZEN and FREEZING also mean that an ancestor is frozen
         return f"{self.paths['freezer']}/freezer.self_freezing" if "freezer" in self.paths else ""
 
+    def held_files(self) -> list[str]:
+        files = {"freezer": "freezer.state", "": "cgroup.events"}
+        return [f"{self.paths[controller]}/{name}" for controller, name in files.items() if controller in self.paths]
+
     def kill(self, signal: int) -> None:
         freezer = self.paths.get("freezer", "")
         thawed = not self.frozen()

@@ -208,6 +208,9 @@ class UnifiedCgroup(Cgroup):
     def frozen_file(self) -> str:
         return f"{self.directory}/cgroup.freeze" if self.directory else ""
 
+    def held_files(self) -> list[str]:
+        return [f"{self.directory}/cgroup.events"] if self.directory else []
+
     def kill(self, signal: int) -> None:
         if not self.directory:
             return

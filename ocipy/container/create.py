@@ -144,6 +144,11 @@ class _Build:
         if not self.cgroup.needs_process:
             self.own_cgroup = True
             self.cgroup.create()
+            if self.cgroup.held():  # we would wait for the first process without an end
+                raise CgroupError(
+                    "container's cgroup unexpectedly frozen", config_path="$.linux.cgroupsPath", code="cgroup-frozen",
+                    hint="itself, or one that it is below",
+                )
         if self.rdt is not None:
             self.own_rdt = True
             self.rdt.make()

@@ -74,6 +74,8 @@ def exec_process(
             f"cannot exec in a paused container: {record.entry.id!r}", code="paused",
             hint="resume it, or use --ignore-paused",
         )  # fmt: skip
+    if not ignore_paused and (made := record.cgroup()) is not None and made.held():
+        raise stop.held(record)
     if status not in (RUNNING, CREATED, PAUSED):
         raise StateError(f"cannot exec in a stopped container: container not running: {record.entry.id!r} is {status}",
                          code="not-running")  # fmt: skip

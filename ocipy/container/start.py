@@ -67,7 +67,9 @@ def _left(record: Record) -> Message | None:
 
 def _release(record: Record) -> Message | None:
     """Tell the waiting process to go on. Returns its answer: None if it has become the program."""
-    frozen = (cgroup := record.cgroup()) is not None and cgroup.frozen()
+    frozen = (cgroup := record.cgroup()) is not None and cgroup.held()
+    if frozen and record.alive() and cgroup is not None and not cgroup.frozen():
+        raise stop.held(record)
     fd = _connect(record) if record.alive() and not frozen else -1
     if fd < 0:
         raise _not_created(record)

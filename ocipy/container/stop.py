@@ -73,6 +73,14 @@ def not_running(record: Record) -> StateError:
     return StateError(f"container not running: {record.entry.id!r} is {STOPPED}", code="not-running")
 
 
+def held(record: Record) -> StateError:
+    """The error for an operation that would wait for a container that somebody else has frozen."""
+    return StateError(
+        f"container {record.entry.id!r} is frozen, by a cgroup that its own is below", code="paused",
+        hint="whoever froze that must thaw it",
+    )
+
+
 def delete(record: Record, *, force: bool = False) -> list[str]:
     """Remove a container: its cgroup, its poststop hooks run, its state directory.
 
@@ -120,9 +128,10 @@ def kill_init(record: Record) -> None:
         watch = poll()
         watch.register(pidfd, POLLIN)
         if not watch.poll(KILL_TIMEOUT):
+            frozen = (cgroup := record.cgroup()) is not None and cgroup.held()
             raise StateError(
                 f"container {record.entry.id!r} did not die: pid {record.pid}", code="still-alive",
-                hint="it may hang in the kernel (state D)",
+                hint="a cgroup that its own is below is frozen" if frozen else "it may hang in the kernel (state D)",
             )  # fmt: skip
     except ProcessLookupError:
         pass
