@@ -133,3 +133,14 @@ def private_mounts() -> Iterator[None]:
         assert _libc.setns(back, CLONE_NEWNS) == 0
         os.close(back)
         os.chdir(where)
+
+
+def deepen(directory: str, depth: int) -> None:
+    """Make cgroups one below the other, deeper than a path can be long, as a container may with its own."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(depth):
+        os.mkdir("n", dir_fd=fd)
+        below = os.open("n", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)

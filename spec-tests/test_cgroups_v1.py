@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cgroup_tools
 import pytest
-from cgroup_tools import HOG, PREFIX, in_child, new, until
+from cgroup_tools import HOG, PREFIX, deepen, in_child, new, until
 
 from ocipy import cgroups, host
 from ocipy.cgroups import _fs, device_rules
@@ -396,6 +396,8 @@ def test_stats(cgroup: LegacyCgroup, start: Callable[..., subprocess.Popen[bytes
 def test_delete_takes_what_is_below(cgroup: LegacyCgroup) -> None:
     cgroup.below({"": "a/b"}).create()
     cgroup.below({"": "c"}).create()
+    deepen(next(iter(cgroup.paths.values())), 2500)
+    assert cgroup.pids() == []
     cgroup.delete()
     assert not cgroup.exists()
     cgroup.delete()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cgroup_tools
 import pytest
-from cgroup_tools import PREFIX, hog, in_child, new, until
+from cgroup_tools import PREFIX, deepen, hog, in_child, new, until
 
 from ocipy import cgroups, host
 from ocipy.cgroups import _fs, devices
@@ -431,6 +431,8 @@ def test_stats(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[byte
 def test_delete_takes_what_is_below(cgroup: UnifiedCgroup) -> None:
     cgroup.below({"": "a/b"}).create()
     cgroup.below({"": "c"}).create()
+    deepen(next(iter(cgroup.paths.values())), 2500)
+    assert cgroup.pids() == []
     cgroup.delete()
     assert not cgroup.exists()
     cgroup.delete()

@@ -13,8 +13,12 @@ from posix import getpid, kill, mkdir, open, rmdir, scandir, write
 from time import monotonic, sleep
 
 from ocipy import _os as os
-from ocipy._os import O_CLOEXEC, O_DIRECTORY, O_PATH, O_WRONLY
+from ocipy._os import O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY, O_WRONLY
 from ocipy.errors import CgroupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DELETE_SECONDS = 10.0
 SIGNAL_ROUNDS = 100
@@ -120,31 +124,67 @@ def join(directory: str, pid: int) -> None:
     raise join_refused(directory, pid, refusal)
 
 
-def children(directory: str) -> list[str]:
-    """The cgroups right below; none where the directory is gone."""
+def _open(path: str, at: int | None = None) -> int:
+    """A directory below another, or -1 if it is gone."""
     try:
-        with scandir(directory) as entries:
-            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, dir_fd=at)
+    except OSError as error:
+        if error.errno in GONE:
+            return -1
+        raise
+
+
+def _below(fd: int) -> list[str]:
+    """The names of the cgroups right below one; none where it is gone."""
+    try:
+        with scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         if error.errno in GONE:
             return []
         raise
 
 
+def _tree(directory: str) -> Iterator[int]:
+    """A cgroup and those below it, as descriptors that are good until the next one is asked for. One step at a time:
+    what a container has made below its own may be deeper than a path is long, and than calls may nest."""
+    fd = _open(directory)
+    if fd < 0:
+        return
+    try:
+        yield fd
+        todo = [_below(fd)]
+        while todo:
+            name = todo[-1].pop() if todo[-1] else ".."
+            if name == "..":
+                todo.pop()
+                if not todo:
+                    return
+            if (to := _open(name, fd)) < 0:
+                continue
+            _close(fd)
+            fd = to
+            if name != "..":
+                yield fd
+                todo.append(_below(fd))
+    finally:
+        _close(fd)
+
+
 def processes(directory: str) -> list[int]:
     """The processes in a cgroup and below it; none where it is gone."""
-    try:
-        text = os.read_text(f"{directory}/cgroup.procs")
-    except OSError as error:
-        if error.errno == ENOTSUP:  # a threaded cgroup of v2 lists threads only
-            text = os.read_text(f"{directory}/cgroup.threads")
-        elif error.errno in GONE:
-            return []
-        else:
-            raise
-    found = [int(line) for line in text.splitlines()]
-    for child in children(directory):
-        found += processes(child)
+    found = []
+    for fd in _tree(directory):
+        try:
+            text = os.read_text("cgroup.procs", dir_fd=fd)
+        except OSError as error:
+            if error.errno == ENOTSUP:  # a threaded cgroup of v2 lists threads only
+                text = os.read_text("cgroup.threads", dir_fd=fd)
+            elif error.errno in GONE:
+                continue
+            else:
+                raise
+        found += [int(line) for line in text.splitlines()]
     return found
 
 
@@ -242,22 +282,45 @@ def remove(directories: list[str]) -> None:
 
 def _remove_tree(directory: str) -> int:
     """One try to remove a cgroup and those below it. Returns 0 or the error number."""
-    for last in (False, True):
-        try:
-            rmdir(directory)
-            return 0
-        except OSError as error:
-            if error.errno in GONE:
-                return 0
-            if error.errno == EROFS and not os.exists(directory):
-                return 0
-            if error.errno != EBUSY or last:
-                return error.errno or EIO
-        below = children(directory)
-        if not below:
-            return EBUSY  # processes, then
-        for child in below:
-            refusal = _remove_tree(child)
-            if refusal:
-                return refusal
+    refusal = _rmdir(directory)
+    if refusal == EROFS and not os.exists(directory):
+        return 0
+    if refusal != EBUSY or (fd := _open(directory)) < 0:
+        return refusal
+    try:
+        todo = [_below(fd)]
+        empty = False  # whether the last one at this level has nothing below it any more
+        while todo:
+            if not todo[-1]:
+                todo.pop()
+                empty, name = True, ".."
+            else:
+                name = todo[-1][-1]
+                refusal = _rmdir(name, fd)
+                if not refusal:
+                    todo[-1].pop()
+                    empty = False
+                    continue
+                if refusal != EBUSY or empty:
+                    return refusal  # EBUSY: of processes, then
+            if todo:
+                to = _open(name, fd)
+                if to < 0:
+                    return EBUSY  # gone meanwhile: the next try finds what is left
+                _close(fd)
+                fd = to
+                if name != "..":
+                    todo.append(_below(fd))
+                    empty = False
+    finally:
+        _close(fd)
+    return _rmdir(directory)
+
+
+def _rmdir(path: str, at: int | None = None) -> int:
+    """Remove one cgroup. Returns 0, also if it was gone, or the error number."""
+    try:
+        rmdir(path, dir_fd=at)
+    except OSError as error:
+        return 0 if error.errno in GONE else error.errno or EIO
     return 0
