@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import resource
 import signal
@@ -19,6 +21,7 @@ from conftest import TestBundle, end, fresh_id, nothing_left, until
 
 from ocipy import Bundle, Container, Error
 from ocipy.container.channel import ACK, Channel, launch
+from ocipy.container.hooks import run_hooks
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, LaunchError, StateError
 from ocipy.plan import Plan, ops
@@ -454,6 +457,37 @@ def test_no_room_for_a_descriptor(root: str) -> None:
         assert launched.pidfd >= 0
     finally:
         launched.kill()
+
+
+def test_hook_when_descriptors_are_few(root: str) -> None:
+    """A hook that can't be run, as the program has hardly a descriptor left, leaves none open; and one that the program
+    has opened above its present limit is no hindrance."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = fcntl.fcntl(0, fcntl.F_DUPFD, 300)
+    before = descriptors()
+    outcomes = set()
+    try:
+        for free in range(8):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+            taken = []
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    taken.append(os.dup(0))
+            for fd in taken[:free]:
+                os.close(fd)
+            try:
+                run_hooks("poststop", [{"path": "/bin/true"}], b"{}")
+                outcomes.add("")
+            except (OSError, LaunchError) as error:
+                outcomes.add(str(error).rpartition("] ")[2].partition(":")[0])
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for fd in taken[free:]:
+                    os.close(fd)
+            assert descriptors() == before
+    finally:
+        os.close(high)
+    assert outcomes == {"", "Too many open files"}
 
 
 def test_subprocesses_beside_it(bundle: TestBundle, root: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from fcntl import F_GETFD, FD_CLOEXEC, fcntl
 from time import monotonic
 
 from ocipy import _os as os
@@ -32,17 +33,18 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
     path = hook["path"]
     env = dict(entry.split("=", 1) for entry in hook.get("env") or () if "=" in entry)
     # as a file, so that a hook which does not read it can't block us
-    stdin = os.memfd_create("ocipy-state", 1)
-    os.write(stdin, state)
-    os.lseek(stdin, 0, 0)
-    reader, writer = os.pipe2(os.O_CLOEXEC)
+    fds = [os.memfd_create("ocipy-state", 1)]
     try:
+        os.write(fds[0], state)
+        os.lseek(fds[0], 0, 0)
+        fds += os.pipe2(os.O_CLOEXEC)
+        stdin, reader, writer = fds
         actions = [
             (os.POSIX_SPAWN_DUP2, stdin, 0),
             (os.POSIX_SPAWN_DUP2, writer, 1),
             (os.POSIX_SPAWN_DUP2, writer, 2),
             # what the caller left open is not for hooks
-            *((os.POSIX_SPAWN_CLOSE, int(fd)) for fd in os.listdir("/proc/self/fd") if int(fd) > 2),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
         ]
         try:
             # a group of its own, so that what it started can be ended with it
@@ -55,9 +57,7 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
                 f"can't run hook {path}", config_path=where, code="hook-failed", syscall="execve",
                 errno=error.errno or 0,
             ) from None  # fmt: skip
-        finally:
-            os.close(writer)
-            os.close(stdin)
+        os.close(fds.pop())  # the writer: the pipe ends with the hook
         status, output = _attend(pid, reader, min(hook.get("timeout") or 0, TIMEOUT_MAX))
     except ChildProcessError:
         raise LaunchError(
@@ -65,7 +65,8 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
             hint="this program ignores SIGCHLD, or reaps children that it did not start",
         ) from None  # fmt: skip
     finally:
-        os.close(reader)
+        for fd in fds:
+            os.close(fd)
     words = output.decode(errors="replace").replace("\0", " ").strip()
     if status is None:
         raise LaunchError(
@@ -76,6 +77,19 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
         how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
         message = f"hook {path} {how}{f': {words}' if words else ''}"
         raise LaunchError(message, config_path=where, code="hook-failed")
+
+
+def _inherited() -> list[int]:
+    """The descriptors besides standard input, output and error that a program of ours would inherit. posix_spawn(3)
+    refuses to close one above RLIMIT_NOFILE, as there may be where that was lowered: the hook then gets it."""
+    found, limit = [], os.sysconf("SC_OPEN_MAX")
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if 2 < fd < limit and not fcntl(fd, F_GETFD) & FD_CLOEXEC:
+                found.append(fd)
+        except OSError:
+            continue  # of the list itself; or another thread closed it
+    return found
 
 
 def _attend(pid: int, reader: int, timeout: int) -> tuple[int | None, bytes]:
