@@ -397,6 +397,24 @@ def test_concurrent_use_of_one_container(bundle: TestBundle, root: str) -> None:
             assert list(pool.map(work, range(8))) == list(range(8))
 
 
+def test_container_ends_during_exec(bundle: TestBundle, root: str) -> None:
+    """A container that ends while an exec is on its way in takes that with it: it is said to be not running."""
+    bundle.args("sleep", "60").save()
+    ours, theirs = socket.socketpair()  # for the terminal; full, so that the exec is stuck halfway
+    theirs.setblocking(False)
+    with ours, theirs, Container.run(fresh_id(), str(bundle.path), root=root) as container:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(b"x" * 4096)
+        theirs.setblocking(True)
+        with ThreadPoolExecutor(1) as pool:
+            tried = pool.submit(container.exec, ["true"], console_fd=theirs.fileno())
+            until(lambda: len(container.pids()) == 2)
+            container.kill(signal.SIGKILL)
+            with pytest.raises(StateError, match="container not running"):
+                tried.result()
+
+
 def test_interrupted_message(root: str) -> None:
     """A signal handler of the program runs while a long message waits for the helper to take it, or for an answer."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from errno import ENOMEM, ESRCH
+from select import POLLIN, poll
+
 from ocipy import _os as os
 from ocipy import host, plan
 from ocipy.container import stop
@@ -9,7 +12,7 @@ from ocipy.container.channel import ACK, ERROR, Launched, failure
 from ocipy.container.create import listen_env, remove_pid_file, write_pid_file
 from ocipy.container.join import Join
 from ocipy.container.record import CREATED, PAUSED, RUNNING, Record
-from ocipy.errors import ConfigError, StateError
+from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
 from ocipy.plan.flags import NAMESPACE_FILES, NAMESPACES
 from ocipy.spec.load import verify_process
 
@@ -128,16 +131,26 @@ def exec_process(
             if answer is not None and answer.type == ERROR:
                 raise failure(compiled, answer)
             launched.channel.close()
-        except BaseException:
+        except BaseException as error:
             launched.kill()
             if written:
                 remove_pid_file(pid_file)
+            if isinstance(error, (LaunchError, CgroupError)) and _ended(pidfd, error):
+                raise stop.not_running(record) from None
             raise
         return launched
     finally:
         os.close(pidfd)
         if agent is not None:
             agent.close()
+
+
+def _ended(pidfd: int, error: Error) -> bool:
+    """Whether the container has ended under our hands, which explains the error. An init that ends takes the others of
+    its pid namespace with it (SIGKILL, or ESRCH and ENOMEM for who was about to enter), and is gone after them."""
+    watch = poll()
+    watch.register(pidfd, POLLIN)
+    return bool(watch.poll(200 if error.code == "launch-died" or error.errno in (ESRCH, ENOMEM) else 0))
 
 
 def _join(record: Record, cgroup: Cgroup | None, late: bool) -> Join:
