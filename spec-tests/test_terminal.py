@@ -257,7 +257,7 @@ def test_false_ptmx(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> Non
 
 
 def test_console_link(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> None:
-    """A /dev/console that is a link, of an image whose /dev is used, is bound within the root at the most."""
+    """A /dev/console that is a link, of an image whose /dev is used, is bound within the root at the most, and not in /proc."""
     bundle.config["mounts"] = [
         m for m in bundle.config["mounts"] if m["destination"] not in ("/dev", "/dev/shm")
     ]
@@ -269,6 +269,10 @@ def test_console_link(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> N
     cli.wait_for(name, "stopped")
     cli("delete", name)
     assert not os.path.lexists("/escaped-console")
+    (bundle.rootfs / "dev/console").unlink()
+    (bundle.rootfs / "dev/console").symlink_to("/proc/sys/kernel/hostname")
+    line = cli("create", "-b", str(bundle.save()), "--console-socket", console.path, fresh_id(), code=1).stderr
+    assert "/dev/console is inside of a procfs" in line
 
 
 # --- a run in the foreground ---

@@ -63,6 +63,8 @@ int op_console(struct ctx *c, struct rd *r) {
     if (!bind) return 0;
     int at = in_root_file(c, "/dev/console");
     if (at < 0) return at;
+    /* a link of the image, in a /dev that is no mount of its own */
+    if (is_procfs(at)) return failf(c, NULL, -EPERM, "/dev/console is inside of a procfs");
     int tree = sys_open_tree(c->tty, "", AT_EMPTY_PATH);
     if (tree < 0) return fail(c, "open_tree");
     if (sys_move_mount(tree, at) < 0) return fail(c, "move_mount");
