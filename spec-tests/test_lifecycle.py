@@ -526,6 +526,24 @@ def test_frozen_by_an_ancestor(cli: Cli, make_bundle: Callable[[], TestBundle], 
     parent.delete()
 
 
+@pytest.mark.parametrize("pid_namespace", [True, False])
+def test_frozen_below(cli: Cli, bundle: TestBundle, pid_namespace: bool) -> None:
+    """A container that has frozen some of its processes, in a cgroup below its own, is deleted nevertheless."""
+    if not pid_namespace:
+        spaces = bundle.config["linux"]["namespaces"]
+        bundle.config["linux"]["namespaces"] = [ns for ns in spaces if ns["type"] != "pid"]
+    name = cli.start(bundle.sh("sleep 1000 & exec sleep 1000"))
+    own = cgroups.load(record(cli, name)["cgroup"])
+    until(lambda: len(own.pids()) == 2)
+    below = own.below({"": "below"})
+    below.create()
+    for pid in own.pids():
+        if (pid == cli.state(name)["pid"]) == pid_namespace:
+            below.add(pid)
+    below.freeze(True)
+    cli("delete", "--force", name)
+
+
 def test_state_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """The state directory is for root alone, made with its parents, holds no more than it should, and is
     locked while a command changes the container."""

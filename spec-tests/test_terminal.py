@@ -257,7 +257,8 @@ def test_false_ptmx(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> Non
 
 
 def test_console_link(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> None:
-    """A /dev/console that is a link, of an image whose /dev is used, is bound within the root at the most, and not in /proc."""
+    """A /dev/console that is a link, of an image whose /dev is used, is bound within the root at the most, and not in
+    /proc."""
     bundle.config["mounts"] = [
         m for m in bundle.config["mounts"] if m["destination"] not in ("/dev", "/dev/shm")
     ]

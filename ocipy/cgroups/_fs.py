@@ -188,6 +188,15 @@ def processes(directory: str) -> list[int]:
     return found
 
 
+def thaw_all(directory: str) -> None:
+    """Thaw a cgroup of the v1 freezer and all below it, as far as they are there."""
+    for fd in _tree(directory):
+        try:
+            os.write_text("freezer.state", "THAWED", dir_fd=fd)
+        except OSError:
+            continue
+
+
 def signal_all(directory: str, signal: int) -> None:
     """Signal each process in a cgroup and below once, in rounds until none is new.
 

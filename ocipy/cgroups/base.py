@@ -146,6 +146,9 @@ class Cgroup:
         """Freeze or thaw, and wait until the kernel says so. Raises CgroupError."""
         raise NotImplementedError
 
+    def thaw_all(self) -> None:
+        """Let what was killed die, also if the container has frozen cgroups below this one. (v2: it dies anyway.)"""
+
     def frozen_file(self) -> str:
         """The file that says "1" as long as it is frozen itself (not by an ancestor); "" if it can't be."""
         raise NotImplementedError
@@ -168,8 +171,8 @@ class Cgroup:
     def kill(self, signal: int) -> None:
         """Signal every process in it and below, also one that is forking (freeze first, or cgroup.kill).
 
-        SIGKILL thaws a frozen cgroup, since a frozen process of v1 can't die; any other signal leaves
-        it frozen.
+        SIGKILL thaws a frozen cgroup and those below, since a frozen process of v1 can't die; any other
+        signal leaves it frozen.
         """
         raise NotImplementedError
 

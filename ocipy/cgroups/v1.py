@@ -199,6 +199,10 @@ class LegacyCgroup(Cgroup):
         # in freezer.state, FROZEN and FREEZING also mean that an ancestor is frozen
         return f"{self.paths['freezer']}/freezer.self_freezing" if "freezer" in self.paths else ""
 
+    def thaw_all(self) -> None:
+        if directory := self.paths.get("freezer"):
+            _fs.thaw_all(directory)
+
     def held_files(self) -> list[str]:
         files = {"freezer": "freezer.state", "": "cgroup.events"}
         return [f"{self.paths[controller]}/{name}" for controller, name in files.items() if controller in self.paths]
@@ -220,8 +224,10 @@ class LegacyCgroup(Cgroup):
                 except CgroupError:
                     pass  # some won't freeze: then it takes rounds to catch those that are being forked
             _fs.signal_all(self._main(), signal)
-        if freezer and (thawed or signal == SIGKILL):
-            _fs.put(freezer, "freezer.state", "THAWED")  # a frozen process of v1 dies once it is thawed
+        if signal == SIGKILL:
+            self.thaw_all()
+        elif freezer and thawed:
+            _fs.put(freezer, "freezer.state", "THAWED")
 
     def stats(self) -> dict[str, Any]:
         self._need("measure")

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.cgroups.base import Cgroup
 
+FREEZE_TIMEOUT = 200  # milliseconds for a killed init to end, before it may be one that the container has frozen itself
 KILL_TIMEOUT = 10_000  # milliseconds for a killed init to end: it may be in an uninterruptible sleep
 
 
@@ -127,6 +128,8 @@ def kill_init(record: Record) -> None:
         pidfd_send_signal(pidfd, SIGKILL)
         watch = poll()
         watch.register(pidfd, POLLIN)
+        if not watch.poll(FREEZE_TIMEOUT) and (cgroup := record.cgroup()) is not None:
+            cgroup.thaw_all()
         if not watch.poll(KILL_TIMEOUT):
             frozen = (cgroup := record.cgroup()) is not None and cgroup.held()
             raise StateError(
