@@ -246,6 +246,8 @@ int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_m
     } control;
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.room};
     ssize_t got = recvmsg(fd, &h, MSG_CMSG_CLOEXEC);
+    /* the other side left something unread: said once, before what it has sent itself */
+    if (got < 0 && errno == ECONNRESET) got = recvmsg(fd, &h, MSG_CMSG_CLOEXEC);
     if (got < 0) return errno == ECONNRESET ? 0 : -errno;
     if (h.msg_flags & MSG_TRUNC) return -EMSGSIZE;
     struct cmsghdr *m = CMSG_FIRSTHDR(&h);
