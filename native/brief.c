@@ -37,7 +37,7 @@ struct msg {
     uint32_t size;
 };
 
-enum field { F_STAMP, F_PID, F_START_TIME, F_FREEZER, F_START, F_HEAD, F_MIDDLE, F_TAIL, F_DELETE, F_CGROUPS };
+enum field { F_STAMP, F_PID, F_START_TIME, F_FREEZER, F_HELD, F_HELD_TOO, F_START, F_HEAD, F_MIDDLE, F_TAIL, F_DELETE, F_CGROUPS };
 enum { MOST_FIELDS = 64 };
 
 struct container {
@@ -77,20 +77,33 @@ static int load(struct container *c) {
 
 /* Whether the init process is there: the same process, not a later one with its pid. */
 static int alive(const struct container *c) {
-    char path[64], text[1024];
+    char path[64], text[1024], state;
+    long threads;
+    unsigned long long started;
     snprintf(path, sizeof path, "/proc/%d/stat", c->pid);
     if (read_file(AT_FDCWD, path, text, sizeof text) <= 0) return 0;
-    char *p = strrchr(text, ')');
-    if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X') return 0;
-    for (int field = 2; field < 22; field++)
-        if (!(p = strchr(p + 1, ' '))) return 0;
-    size_t n = strlen(c->fields[F_START_TIME]);
-    return strncmp(p + 1, c->fields[F_START_TIME], n) == 0 && p[1 + n] == ' ';
+    char *p = strrchr(text, ')'); /* fields 3, 20 and 22 of proc_pid_stat(5) */
+    if (!p || p[1] != ' ') return 0;
+    state = p[2];
+    for (int field = 3; p && field <= 20; field++) p = strchr(p + 1, ' ');
+    if (!p || sscanf(p, "%ld %*d %llu", &threads, &started) != 2) return 0;
+    /* one whose first thread has ended looks like a zombie, but runs as long as others of its threads do */
+    return state != 'X' && (state != 'Z' || threads > 1) && started == strtoull(c->fields[F_START_TIME], NULL, 10);
 }
 
 static int frozen(const struct container *c) {
     char text[16];
     return *c->fields[F_FREEZER] && read_file(AT_FDCWD, c->fields[F_FREEZER], text, sizeof text) > 0 && *text == '1';
+}
+
+/* Frozen, by itself or by a cgroup above: one of the files does not say that it is not. */
+static int held(const struct container *c) {
+    char text[256];
+    for (int i = F_HELD; i <= F_HELD_TOO; i++)
+        if (*c->fields[i] && read_file(AT_FDCWD, c->fields[i], text, sizeof text) > 0 && !strstr(text, "THAWED") &&
+            !strstr(text, "frozen 0"))
+            return 1;
+    return 0;
 }
 
 /* A connection to the process that waits for start; -1 with errno. */
@@ -115,20 +128,17 @@ static void leave_answer(const struct container *c, const char *answer, size_t s
 
 static int start(const struct container *c) {
     static char buffer[64 << 10];
-    size_t size = strlen(c->fields[F_START]);
-    if (!size || getenv("NOTIFY_SOCKET") || !alive(c) || frozen(c)) return -1;
+    if (!*c->fields[F_START] || getenv("NOTIFY_SOCKET") || !alive(c) || held(c)) return -1;
     int s = waiting(c);
     if (s < 0) return -1;
-    struct msg m = {.type = MSG_START, .size = (uint32_t)size};
-    memcpy(buffer, &m, sizeof m);
-    memcpy(buffer + sizeof m, c->fields[F_START], size);
-    ssize_t n = send(s, buffer, sizeof m + size, MSG_NOSIGNAL);
+    struct msg m = {.type = MSG_START};
+    ssize_t n = send(s, &m, sizeof m, MSG_NOSIGNAL);
     if (n >= 0) n = recv(s, buffer, sizeof buffer, 0);
-    int runs = n == 0 || (n < 0 && errno == ECONNRESET); /* the end of the channel: the exec closed it */
     close(s);
     if (n > 0) leave_answer(c, buffer, (size_t)n);
-    if (runs) unlinkat(c->dir, "start.sock", 0);
-    return runs ? 0 : -1;
+    if (n) return -1;
+    unlinkat(c->dir, "start.sock", 0); /* the end of the channel: the exec closed it */
+    return 0;
 }
 
 static int print(const char *text) {

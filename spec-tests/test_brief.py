@@ -163,16 +163,19 @@ def test_start_left_to_the_interpreter(
     bare("start", name, code=NEEDED)
 
 
-@pytest.mark.parametrize(("command", "hook"), [("start", "poststart"), ("delete", "poststop")])
+@pytest.mark.parametrize(
+    ("command", "hook"), [("start", "startContainer"), ("start", "poststart"), ("delete", "poststop")]
+)
 def test_hooks_take_the_interpreter(cli: Cli, bare: Bare, bundle: TestBundle, command: str, hook: str) -> None:
-    bundle.config["hooks"] = {hook: [{"path": "/bin/touch", "args": ["touch", str(bundle.path / hook)]}]}
+    where = "/dev/shm" if hook == "startContainer" else str(bundle.path)
+    bundle.config["hooks"] = {hook: [{"path": "/bin/touch", "args": ["touch", f"{where}/{hook}"]}]}
     name = cli.create(bundle.args("true"))
     if command == "delete":
         bare("start", name)
         cli.wait_for(name, "stopped")
     bare(command, name, code=NEEDED)
     cli(command, name)
-    assert (bundle.path / hook).exists()
+    assert where == "/dev/shm" or (bundle.path / hook).exists()
     cli("delete", "--force", name)
 
 

@@ -2,9 +2,9 @@
 ``native/brief.c``.
 
 Written beside ``state.json``, whose inode, size and time it carries: one that was written for another is ignored. Its
-fields are NUL-terminated: the stamp, pid, start time, the file that says "1" if the cgroup is frozen, the state
-document that the waiting process is given by `start` (empty: not in this way), the text of `state` up to the status,
-from there to the pid, and the rest, "1" if `delete` may be done in this way, and the cgroup's directories.
+fields are NUL-terminated: the stamp, pid, start time, the file that says "1" if the cgroup is frozen, up to two that
+say whether it is held, "1" if `start` may be done in this way, the text of `state` up to the status, from there to the
+pid, and the rest, "1" if `delete` may be done in this way, and the cgroup's directories.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 BRIEF = "brief"
 _VERSION = 1
-_MOST = 60_000  # bytes: a message of START is one datagram, and the launcher's buffer is small
+_MOST = 60_000  # bytes: the launcher's buffer is small
 
 
 def write(record: Record, cgroup: Cgroup) -> None:
     """Write it for a record that was just saved; nothing is written where it would be too long."""
     data = record.data
     hooks = data["hooks"]
-    plain = not data.get("seccomp_agent") and "poststart" not in hooks
+    plain = not data.get("seccomp_agent") and "startContainer" not in hooks and "poststart" not in hooks
     removable = data["cgroup"]["driver"] != "systemd" and "intel_rdt" not in data and "poststop" not in hooks
     text = json.dumps(record.state(CREATED), 2) + "\n"
     head, _, rest = text.partition(f'"{CREATED}"')
@@ -36,7 +36,7 @@ def write(record: Record, cgroup: Cgroup) -> None:
     seconds, fraction = divmod(state.st_mtime_ns, 1_000_000_000)
     fields = [
         f"{_VERSION} {state.st_ino} {state.st_size} {seconds}.{fraction:09}", str(record.pid), str(data["start_time"]),
-        cgroup.frozen_file(), record.hook_state(CREATED).decode() if plain else "", f'{head}"', f'"{middle}', tail,
+        cgroup.frozen_file(), *[*cgroup.held_files(), "", ""][:2], "1" if plain else "", f'{head}"', f'"{middle}', tail,
         "1" if removable else "", *dict.fromkeys(cgroup.paths.values()),
     ]  # fmt: skip
     raw = "".join(f"{field}\0" for field in fields).encode(errors="surrogateescape")
