@@ -207,18 +207,21 @@ def test_existing_file_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     assert "attach it to /dev/zero: something else is there" in cli.run(bundle, code=1).stderr
 
 
-def test_bound_dev(cli: Cli, bundle: TestBundle) -> None:
-    """A /dev bound from the host is the host's: nothing in it is made, linked or changed."""
+@pytest.mark.parametrize(
+    "mount", [{"source": "/dev", "options": ["rbind", "rslave"]}, {"source": "dev", "type": "devtmpfs"}], ids=str
+)
+def test_bound_dev(cli: Cli, bundle: TestBundle, mount: dict[str, Any]) -> None:
+    """A /dev bound from the host is the host's, as is a devtmpfs: nothing in it is made, linked or changed."""
     before = {p: os.lstat(p) for p in Path("/dev").iterdir()}
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
-    bundle.config["mounts"].append({"destination": "/dev", "source": "/dev", "options": ["rbind", "rslave"]})
+    bundle.config["mounts"].append({"destination": "/dev", **mount})
     add(bundle, "/dev/full", "c", major=1, minor=7, fileMode=0o600, uid=1)
     add(bundle, "/dev/no-such", "c", major=1, minor=7)
     add(bundle, "/elsewhere/full", "c", major=1, minor=7, fileMode=0o600)
     done = cli.run(bundle.sh(f"echo x > /dev/null; {look('/elsewhere/full')}"))
     assert done.stdout == "character special file 1:7 600 0:0\n"
     assert done.stderr == (
-        "ocipy: warning: $.linux.devices: 2 below /dev not made, as /dev is a bind mount: what is there stays\n"
+        "ocipy: warning: $.linux.devices: 2 below /dev not made, as /dev is the host's: what is there stays\n"
     )
     after = {p: os.lstat(p) for p in Path("/dev").iterdir()}
     assert {p: (s.st_mode, s.st_uid, s.st_ino) for p, s in before.items()} == {

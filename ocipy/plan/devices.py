@@ -34,10 +34,10 @@ DEFAULT_LINKS = (
 
 
 def make(b: Builder) -> None:
-    """Emit the devices of the config, the default ones, and the links; none in a /dev that is bound, whose they would
-    be."""
-    mounted = {
-        os.clean("/" + mount["destination"]): is_bind(mount)
+    """Emit the devices of the config, the default ones, and the links; none in a /dev that is bound or a devtmpfs: they
+    would be the host's."""
+    mounted = {  # every devtmpfs is the host's as well
+        os.clean("/" + mount["destination"]): is_bind(mount) or mount.get("type") == "devtmpfs"
         for mount in b.spec.get("mounts") or ()
         if "remount" not in (mount.get("options") or ())
     }
@@ -60,7 +60,7 @@ def make(b: Builder) -> None:
             device.get("uid", 0), device.get("gid", 0), _taken(b, device["type"]),
         )  # fmt: skip
     if left:
-        b.notices.append(f"$.linux.devices: {left} below /dev not made, as /dev is a bind mount: what is there stays")
+        b.notices.append(f"$.linux.devices: {left} below /dev not made, as /dev is the host's: what is there stays")
     if bound:
         return
     for path, major, minor in DEFAULT_DEVICES:
