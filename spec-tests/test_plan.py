@@ -252,6 +252,15 @@ def test_device_in_user_namespace(config: dict[str, Any]) -> None:
     assert len(find(compiled, "open_tree")) == 6
 
 
+def test_options_in_one_string(config: dict[str, Any]) -> None:
+    """Options of a file system are parted by commas as mount(2) does it: not before a digit, in quotes or after a
+    backslash; and an empty one is none."""
+    options = ["", "a,b=1,,c,", "mpol=bind:0,2", 'context="u:r:t:c1,c2",d', "lowerdir=/a\\,b"]
+    config["mounts"] = [{"destination": "/m", "type": "overlay", "options": options}]
+    found = [v[3] for v in find(compile_(config), "new_fs")]
+    assert found == [["a", "b=1", "c", "mpol=bind:0,2", 'context="u:r:t:c1,c2"', "d", "lowerdir=/a\\,b"]]
+
+
 def test_cgroup_v1_mount(config: dict[str, Any]) -> None:
     """config-linux.md#default-filesystems: on v1 the type `cgroup` is a tmpfs with a mount per hierarchy,
     and links for the controllers that share one."""
