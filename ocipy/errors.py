@@ -77,7 +77,7 @@ class Error(Exception):
 
 
 class UsageError(Error):
-    """The command line is wrong: an unknown command or flag, or a bad value."""
+    """The command line, or an argument of a call, is wrong: an unknown command or flag, or a bad value."""
 
     code = "usage"
     phase = "usage"

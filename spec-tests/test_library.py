@@ -415,6 +415,32 @@ def test_container_ends_during_exec(bundle: TestBundle, root: str) -> None:
                 tried.result()
 
 
+def test_closed_standard_input(bundle: TestBundle, root: str) -> None:
+    """A program that has closed its standard input: neither the state directory nor anything else of ours becomes that
+    of a container; it is an error."""
+    bundle.args("sleep", "60").save()
+    code = f"""
+        import os
+        from ocipy import Container, Error
+        with Container.run({fresh_id()!r}, {str(bundle.path)!r}, root={root!r}) as container:
+            os.close(0)
+            for call in (
+                lambda: container.exec(["true"]),
+                lambda: container.exec(["true"], stdio=(1, 1, 2), preserve_fds=(50,)),
+                lambda: Container.create({fresh_id()!r}, {str(bundle.path)!r}, root={root!r}),
+            ):
+                try:
+                    call()
+                except Error as error:
+                    print(error)
+            print(container.exec(["true"], stdio=(1, 1, 2)).wait())
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60, cwd="/")
+    told = [line.partition(",")[0] for line in done.stdout.splitlines()]
+    assert told == ["descriptor 0", "descriptor 50", "descriptor 0", "0"]
+
+
 def test_interrupted_message(root: str) -> None:
     """A signal handler of the program runs while a long message waits for the helper to take it, or for an answer."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -7,7 +7,7 @@ from _thread import allocate_lock
 
 from ocipy import _os as os
 from ocipy._native import ffi, lib
-from ocipy.errors import LaunchError
+from ocipy.errors import LaunchError, UsageError
 from ocipy.plan.builder import NO_FAULT, Plan
 
 TYPE_CHECKING = False
@@ -44,6 +44,23 @@ def helper() -> int:
         if not _helper:
             _helper.append(check(lib.ocipy_sealed_copy(f"{os.dirname(__file__)}/../_init".encode())))
         return _helper[0]
+
+
+def check_open(*fds: int) -> None:
+    """Make sure that descriptors which a container is to get are open, before anything else is opened: that would take
+    the place of one that is closed, and the container would get the state directory, say.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for fd in fds:
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise UsageError(
+                f"descriptor {fd}, which the container is to get, is not open", errno=error.errno or 0,
+                hint="open /dev/null for those of standard input, output and error, or pass others: stdio=",
+            ) from None
 
 
 class Message:

@@ -15,7 +15,7 @@ from select import POLLIN, poll
 from ocipy import _os as os
 from ocipy.container import start, stop
 from ocipy.container.bundle import Bundle
-from ocipy.container.channel import Launched
+from ocipy.container.channel import Launched, check_open
 from ocipy.container.create import create
 from ocipy.container.prepare import CreateOptions
 from ocipy.container.record import Record
@@ -336,6 +336,7 @@ class Container:
         """
         from ocipy.container.exec import exec_process, process_of
 
+        check_open(*stdio, *preserve_fds)
         with self._store.open(self.id) as entry:
             record = Record.load(entry)
             whole = process or process_of(record.config(), args=args, terminal=console_fd >= 0)

@@ -7,7 +7,7 @@ from ocipy import _os as os
 from ocipy import plan
 from ocipy._native import lib
 from ocipy.container import brief, hooks
-from ocipy.container.channel import ACK, Launched, check
+from ocipy.container.channel import ACK, Launched, check, check_open
 from ocipy.container.idmap import check_joined, host_id, write_maps
 from ocipy.container.join import Join
 from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
@@ -60,6 +60,7 @@ def create(
     Raises:
         Error: nothing of the container is left behind then.
     """
+    check_open(*options.stdio, *options.preserve_fds)
     more: dict[str, Any] = {"no_pivot": options.no_pivot, "no_new_keyring": options.no_new_keyring}
     if options.listen_fds:
         more |= {"env": listen_env(options.listen_fds, options.listen_names), "listen_pid": True}

@@ -11,7 +11,7 @@ from ocipy import _json as json
 from ocipy import _os, host, plan
 from ocipy.cgroups.placement import own_directory
 from ocipy.container import criu, external, hooks
-from ocipy.container.channel import Channel, Launched, launch
+from ocipy.container.channel import Channel, Launched, check_open, launch
 from ocipy.container.create import _Build, write_pid_file
 from ocipy.container.join import Join
 from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
@@ -68,6 +68,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
     if (manager := options.create.cgroup_manager) != "cgroupfs":
         flag = "--systemd-cgroup" if manager == "systemd" else f"--cgroup-manager {manager}"
         raise Unsupported(f"{flag}: restore makes the cgroup itself", code="cgroup-manager")
+    check_open(*options.create.stdio)
     serve = criu.find()
     spec, cgroup, compiled, rdt = prepare(container_id, bundle, {})
     if options.create.warn is not None:
