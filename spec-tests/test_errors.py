@@ -550,10 +550,10 @@ def test_memory_too_small(refused_create: RefusedCreate, bundle: TestBundle) -> 
     assert "memory limit" in found.last
 
 
-@pytest.mark.parametrize("room", ["size=4k", "size=8k", "nr_inodes=2", "nr_inodes=3", "nr_inodes=4", "nr_inodes=5"])
+@pytest.mark.parametrize("room", ["size=4k", "size=8k", *(f"nr_inodes={n}" for n in range(2, 7))])
 def test_full_state_directory(bundle: TestBundle, tmp_path: Path, room: str) -> None:
     """A disk that is full at whatever file of the state: the error names the directory and the cause, and nothing is
-    left. (Two pages take the state and the config, and no more; five inodes all but the socket.)"""
+    left. (Two pages take the state and the config, and no more; six inodes all but the brief.)"""
     (tmp_path / "small").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", str(tmp_path / "small")], check=True)
     try:

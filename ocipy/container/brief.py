@@ -41,4 +41,4 @@ def write(record: Record, cgroup: Cgroup) -> None:
     ]  # fmt: skip
     raw = "".join(f"{field}\0" for field in fields).encode(errors="surrogateescape")
     if len(raw) < _MOST:
-        os.write_file(BRIEF, raw, dir_fd=record.entry.fd)
+        record.entry.keep(BRIEF, raw)
