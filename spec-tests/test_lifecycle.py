@@ -592,8 +592,37 @@ def test_damaged_state(cli: Cli) -> None:
     assert f"{name}/state.json is damaged" in done.stderr
     done = cli("list")
     assert "is damaged" in done.stderr
+    for text in "[]", "null", "{}", '{"pid": "1"}', '{"pid": 1}', '{"pid": 1, "start_time": 1, "cgroup": 5}':
+        (cli.root / name / "state.json").write_text(text)
+        for words in ("state",), ("kill",), ("start",), ("delete", "--force"):
+            assert cli(*words, name, code=1).stderr.endswith("state.json is damaged: no state of a container\n")
+        assert "is damaged" in cli("exec", name, "true", code=255).stderr
+        assert "is damaged" in cli("list").stderr
     (cli.root / name / "state.json").unlink()
     cli("delete", name)
+
+
+def test_other_directories(cli: Cli) -> None:
+    """A directory that is no container's, or that of another runtime's container, is neither taken for one that has
+    stopped nor removed; / is no root at all."""
+    (cli.root / "box/inner").mkdir(parents=True)
+    (cli.root / "box/config.json").write_text("{}")
+    (cli.root / "runcs").mkdir()
+    (cli.root / "runcs/state.json").write_text('{"id": "runcs", "init_process_pid": 1, "init_process_start": 0}')
+    for words in ("state",), ("kill",), ("start",), ("delete",), ("delete", "--force"):
+        said = cli(*words, "box", code=1).stderr
+        assert f"'box' does not exist: {cli.root}/box is something else: it has 'inner' in it" in said
+        assert "written by runc" in cli(*words, "runcs", code=1).stderr
+    listed = cli("list", "--quiet")
+    assert listed.stdout == ""
+    assert len(listed.stderr.splitlines()) == 2
+    assert (cli.root / "box/inner").exists()
+    assert (cli.root / "runcs/state.json").exists()
+    shutil.rmtree(cli.root)
+    for root in "/", "/..", "//":
+        done = subprocess.run([OCIPY, "--root", root, "list"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "/ can't be the state directory" in done.stderr
 
 
 @pytest.mark.spec("runtime#lifecycle-12", "runtime#lifecycle-15")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "/run/ocipy"
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
+#: what may be in the directory of a container without a state
+_REMAINS = frozenset((STATE + ".new", CONFIG, SOCKET, "brief", "notify"))
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
 
@@ -51,6 +53,14 @@ def check_id(container_id: str) -> str:
             hint="1 to 255 of the letters A-Z a-z 0-9 _ + . -",
         )  # fmt: skip
     return container_id
+
+
+def _well_formed(state: object) -> bool:
+    """Whether a recorded state has what the code counts on."""
+    if not isinstance(state, dict) or not isinstance(state.get("cgroup", {}), dict):
+        return False
+    pid = state.get("pid")
+    return isinstance(pid, int) and (pid == 0 or isinstance(state.get("start_time"), int))
 
 
 class Entry:
@@ -107,17 +117,36 @@ class Entry:
         """The recorded state; empty if the creator died before it wrote any.
 
         Raises:
-            StateError: the file is damaged.
+            StateError: the file is damaged, or another runtime's; or the directory is no container's at all.
         """
         try:
             raw = os.read_bytes(STATE, dir_fd=self.fd)
         except FileNotFoundError:
+            self._check_own()
             return {}
         try:
-            state: dict[str, Any] = json.loads(raw)
+            state = json.loads(raw)
         except json.JSONError as error:
             raise StateError(f"{self.path}/{STATE} is damaged: {error}", code="state-damaged") from None
-        return state
+        if isinstance(state, dict) and "init_process_pid" in state:  # whose containers may be running
+            raise StateError(f"{self.path}/{STATE} was written by runc, not by ocipy", code="state-foreign")
+        if not _well_formed(state):
+            raise StateError(f"{self.path}/{STATE} is damaged: no state of a container", code="state-damaged")
+        return dict(state)
+
+    def _check_own(self) -> None:
+        """Refuse a directory without a state that has anything in it which a killed create or delete can't have
+        left: with the wrong ``--root``, delete would empty it.
+
+        Raises:
+            StateError: there is such a thing.
+        """
+        for name in os.listdir(self.fd):
+            if name not in _REMAINS:
+                raise StateError(
+                    f"container {self.id!r} does not exist: {self.path} is something else: it has {name!r} in it",
+                    code="state-foreign", hint="is --root right?",
+                )  # fmt: skip
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the recorded state. Raises StateError: it can't be written, and the former one is still there."""
@@ -145,10 +174,16 @@ class Entry:
 
 
 class Store:
-    """The containers below one root directory (``--root``)."""
+    """The containers below one root directory (``--root``).
+
+    Raises:
+        StateError: the root is ``/``, whose directories are no containers.
+    """
 
     def __init__(self, root: str = "") -> None:
         self.root = os.clean(os.join(os.getcwd(), root)) if root else default_root()
+        if self.root == "/":
+            raise StateError("/ can't be the state directory", code="state-root", hint="--root chooses another")
         # in XDG_RUNTIME_DIR, what is to outlive a periodic clean-up is marked by the sticky bit (XDG base directories)
         self._mode = 0o700 if root or self.root == DEFAULT_ROOT else 0o1700
 
