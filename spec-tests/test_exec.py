@@ -213,7 +213,7 @@ def test_container_ends(cli: Cli, bundle: TestBundle) -> None:
 
 
 def test_process_file(cli: Cli, box: str, tmp_path: Path) -> None:
-    """--process takes the whole process from a file, nothing from config.json; a wrong file is refused."""
+    """--process takes the whole process from a file; a wrong file is refused."""
     file = tmp_path / "process.json"
     process: dict[str, Any] = {
         "args": ["sh", "-c", "pwd; id -u; env; grep CapEff /proc/self/status; exit 6"],
@@ -245,6 +245,23 @@ def test_process_file(cli: Cli, box: str, tmp_path: Path) -> None:
     for flag in ("--cwd=/", "--env=A=1", "--user=1", "--additional-gids=1", "--cap=CAP_KILL", "--no-new-privs"):
         done = cli("exec", "--process", str(file), flag, box, code=255)
         assert f"exec: {flag.partition('=')[0]} and --process exclude each other" in done.stderr
+
+
+def test_process_file_that_leaves_out(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """What a process file does not say of capabilities and limits is as the container has it."""
+    bundle.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 99}]
+    name = started(cli, bundle)
+    file = tmp_path / "process.json"
+    process = {"args": ["sh", "-c", "ulimit -n; grep CapEff /proc/self/status"], "cwd": "/", "env": ["PATH=/bin"]}
+    limit = [{"type": "RLIMIT_NOFILE", "soft": 98, "hard": 98}]
+    for said, words in (
+        ({}, ["99", "0000000020000420"]),
+        ({"rlimits": [], "apparmorProfile": "", "selinuxLabel": ""}, ["99", "0000000020000420"]),
+        ({"rlimits": limit, "capabilities": {}}, ["98", "0000000000000000"]),
+    ):
+        file.write_text(json.dumps(process | said))
+        assert cli("exec", "--process", str(file), name).stdout.replace("CapEff:\t", "").split() == words
+    cli("delete", "--force", name)
 
 
 def test_detach_and_pid_file(cli: Cli, box: str, tmp_path: Path) -> None:

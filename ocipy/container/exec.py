@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from ocipy.cgroups.base import Cgroup
 
 
-#: what holds for a process that does not say otherwise: the container's own
-INHERITED = ("scheduler", "ioPriority", "execCPUAffinity")
+#: what holds for a process that does not say otherwise: the container's own. So a process file that leaves out the
+#: profile, say, is confined as the container is
+INHERITED = (
+    "scheduler", "ioPriority", "execCPUAffinity", "capabilities", "rlimits", "apparmorProfile", "selinuxLabel",
+)  # fmt: skip
 
 
 def process_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -60,8 +63,8 @@ def exec_process(
 
     Args:
         record: of a created or running container.
-        process: as ``process`` of config.json; without ``scheduler``, ``ioPriority`` or ``execCPUAffinity`` it has
-            those of the container's.
+        process: as ``process`` of config.json; it has those of the container's that are in :data:`INHERITED` and
+            that it leaves out, or has as "" or [].
         stdio, preserve_fds, console_fd, pid_file, pidfd_socket, listen_fds, listen_names: as for create.
         cgroup: to run it in, instead of the container's own.
         ignore_paused: a paused container is no error: the process runs when it is resumed, and this waits for that.
@@ -85,7 +88,8 @@ def exec_process(
     verify_process(process)
     config = record.config()
     own = config.get("process") or {}
-    config["process"] = process = {name: own[name] for name in INHERITED if own.get(name)} | process
+    kept = {name: own[name] for name in INHERITED if own.get(name) and process.get(name, "") in ("", [])}
+    config["process"] = process = process | kept
     pidfd = record.pidfd()
     if pidfd < 0:
         raise stop.not_running(record)
