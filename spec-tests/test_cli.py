@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import OCIPY, Cli, TestBundle, fresh_id, until
 
-from ocipy.cli.main import COMMANDS, GLOBAL
+from ocipy.cli.main import ANYWHERE, COMMANDS, GLOBAL
 from ocipy.cli.parser import Command, Flag, describe, parse
 from ocipy.errors import UsageError
 
@@ -42,7 +42,9 @@ TOY = Command(
         ("-s x", {"switch": True}),
         ("x -s", {"rest": ["x"], "switch": True}),
         ("--switch=true x", {"switch": True}),
-        ("--switch=false x", {"switch": False}),
+        ("--switch=false x", {"switch": False, "given": {"switch"}}),
+        ("--switch=T x", {"switch": True}),
+        ("-s=0 x", {"switch": False}),
         ("--word a x", {"word": "a"}),
         ("--word=a x", {"word": "a"}),
         ("-word a x", {"word": "a"}),
@@ -56,14 +58,17 @@ TOY = Command(
         ("--word a --word b x", {"word": "b"}),
         ("-- --switch", {"rest": ["--switch"], "switch": False}),
         ("-", {"rest": ["-"]}),
+        ("x -- -y", {"rest": ["x", "-y"]}),
+        ("--root r x -s --log=f --debug=f", {"switch": True, "common": {"root": "r", "log": "f", "debug": False}}),
         ("--pick b x", {"pick": "b"}),
         ("-h", {"help": True}),
         ("x --help", {"help": True}),
     ],
 )
 def test_grammar(words: str, expected: dict[str, object]) -> None:
-    """Flags with one dash or two, before and after positional arguments, values after = or as the next word."""
-    args = parse(TOY, words.split())
+    """Flags with one dash or two, before and after positional arguments, values after = or as the next word; global
+    ones among them."""
+    args = parse(TOY, words.split(), common=ANYWHERE)
     assert {name: getattr(args, name) for name in expected} == expected
 
 
@@ -79,6 +84,7 @@ def test_grammar(words: str, expected: dict[str, object]) -> None:
         ("--number x a", "'x' is not a valid N"),
         ("--pick c a", "'c' is none of a, b"),
         ("--switch=maybe a", "neither true nor false"),
+        ("--root r a", "flag provided but not defined: --root"),
     ],
 )
 def test_grammar_refuses(words: str, message: str) -> None:
@@ -88,11 +94,12 @@ def test_grammar_refuses(words: str, message: str) -> None:
 
 
 def test_passing_commands() -> None:
-    """Of a command that passes words on, those after the first positional argument are not ours."""
+    """Of a command that passes words on, those after the first positional argument are not ours, but a -- there."""
     passing = Command("toy", "Play", "ID [COMMAND...]", (Flag("switch s", "a switch"),), passes=True)
     args = parse(passing, ["-s", "id", "ls", "-s", "--all", "--", "x"])
     assert (args.switch, args.rest) == (True, ["id", "ls", "-s", "--all", "--", "x"])
     assert parse(passing, ["id", "-s"]).rest == ["id", "-s"]
+    assert parse(passing, ["id", "--", "ls", "--", "-s"]).rest == ["id", "ls", "--", "-s"]
 
 
 def test_help(cli: Cli) -> None:
@@ -104,7 +111,7 @@ def test_help(cli: Cli) -> None:
     for name in COMMANDS:
         assert f"\n  {name} " in everything
         text = cli(name, "--help").stdout
-        assert text == cli(name, "-h").stdout == cli("help", name).stdout
+        assert text == cli(name, "-h").stdout == cli("help", name).stdout == cli("h", name).stdout
         assert f"Usage: ocipy {name}" in text
         module = __import__(f"ocipy.cli.{name}", fromlist=["COMMAND"])
         assert text == describe(module.COMMAND)
@@ -217,7 +224,14 @@ def test_global_flags(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert here.state(name)["bundle"] == str(bundle.path)
     subprocess.run([OCIPY, "--root", "here", "--log=log", "start", "nobody"], cwd=bundle.path, capture_output=True)
     assert "does not exist" in (bundle.path / "log").read_text()
-    here("delete", name)
+    words = [OCIPY, "--log", "first", "state", "--root", "here", "nobody", "--log=last", "--log-format", "json"]
+    subprocess.run(words, cwd=bundle.path, capture_output=True)
+    assert "does not exist" in json.loads((bundle.path / "last").read_text())["msg"]
+    assert (bundle.path / "first").read_text() == ""
+    words = [OCIPY, "delete", "--log=/none/log", "--root=here", name]
+    done = subprocess.run(words, cwd=bundle.path, capture_output=True, text=True)
+    assert done.stderr == "ocipy: --log /none/log: open: no such file or directory\n"
+    assert subprocess.run([OCIPY, "delete", "--root=here", name], cwd=bundle.path).returncode == 0
 
 
 def test_debug(cli: Cli, bundle: TestBundle) -> None:

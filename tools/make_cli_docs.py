@@ -100,7 +100,8 @@ def table() -> str:
     ]
     for command in (main.GLOBAL, *COMMANDS.values()):
         lines += ["", f"## {command.name or 'Every command'}", ""]
-        lines += [f"{command.summary}: `{usage(command)}`" if command.name else "Before the command's name.", ""]
+        where = "Before the command's name, or among its flags."
+        lines += [f"{command.summary}: `{usage(command)}`" if command.name else where, ""]
         rows = [("", tests.of(command.name, None))] if command.name else []
         lines += ["| flag | what it does | tests |", "|---|---|---|"]
         for text, found in rows:
@@ -126,10 +127,12 @@ def roff(text: str) -> str:
 def man_page(command: Command) -> str:
     """One man page."""
     name = f"ocipy-{command.name}" if command.name else "ocipy"
+    first, rest = command.summary[0], command.summary[1:]
+    summary = command.summary if rest[0].isupper() else first.lower() + rest
     lines = [
         f'.TH {name.upper().replace("-", chr(92) + "-")} 8 "" "ocipy {VERSION}" "System Administration"',
         ".SH NAME",
-        f"{roff(name)} \\- {roff(command.summary[0].lower() + command.summary[1:])}",
+        f"{roff(name)} \\- {roff(summary)}",
         ".SH SYNOPSIS",
         f".B {roff(usage(command))}",
     ]

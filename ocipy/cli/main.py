@@ -42,6 +42,9 @@ GLOBAL = Command(
     ),
 )
 
+#: global flags that may also stand among those of a command, as runc 1.5 has it
+ANYWHERE = tuple(flag for flag in GLOBAL.flags if flag.names[0] not in ("help", "version"))
+
 #: exit statuses as runc has them; that of a failed exec is told from the program's own
 EXEC_FAILED, NO_SUCH_COMMAND = 255, 3
 
@@ -105,25 +108,29 @@ def run(argv: list[str]) -> int:
         if options.version:
             return _version()
         words = options.rest
-        if words[:1] == ["help"]:
+        if words[:1] in (["help"], ["h"]):
             words = [words[1], "--help"] if len(words) > 1 else []
         if options.help or not words:
             sys.stdout.write(_help())
             return 0
         _open_log(options)
-        if options.debug or options.log_level == "debug":
-            _log(options, "debug", f"arguments: {' '.join(words)}", {})
-        if options.systemd_cgroup and options.cgroup_manager not in (None, "systemd"):
-            raise UsageError("--systemd-cgroup and --cgroup-manager contradict each other")
         name = words[0]
         if name not in COMMANDS:
             failed = NO_SUCH_COMMAND
             raise UsageError(f"no such command: {name!r}", hint="ocipy help lists them")
         module = _load(name)
-        args = parse(module.COMMAND, words[1:])
+        args = parse(module.COMMAND, words[1:], common=ANYWHERE)
         if args.help:
             sys.stdout.write(describe(module.COMMAND))
             return 0
+        for key, value in args.common.items():
+            setattr(options, key, value)
+        if "log" in args.common:
+            _open_log(options)
+        if options.debug or options.log_level == "debug":
+            _log(options, "debug", f"arguments: {' '.join(words)}", {})
+        if options.systemd_cgroup and options.cgroup_manager not in (None, "systemd"):
+            raise UsageError("--systemd-cgroup and --cgroup-manager contradict each other")
         failed = EXEC_FAILED if name == "exec" else 1
         return int(module.run(Context(args, options)))
     except Error as error:

@@ -60,15 +60,16 @@ class Flag:
             raise UsageError(f"--{self.names[0]}: {text!r} is not a valid {self.value}") from None
 
 
+#: truth values, in the words that runc takes (Go's ParseBool)
+_TRUTH = dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True)
+_TRUTH |= dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False)
+
+
 def tristate(text: str) -> bool | None:
-    """A truth value in the words that runc takes (Go's ParseBool); None for ``auto``. Raises ValueError."""
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    if text not in ("", "auto"):
+    """A truth value; None for ``auto``. Raises ValueError."""
+    if text not in _TRUTH and text.lower() not in ("", "auto"):
         raise ValueError
-    return None
+    return _TRUTH.get(text)
 
 
 class Command:
@@ -104,10 +105,14 @@ class Command:
 
 
 class Args:
-    """Parsed arguments: an attribute per flag, ``rest`` (the positional ones), and ``help``: it was asked for."""
+    """Parsed arguments: an attribute per flag, ``rest`` (the positional ones), ``given`` (the keys of the flags that
+    there are, whatever their values), ``common`` (those of the flags that every command has), and ``help``: it was
+    asked for."""
 
     def __init__(self, flags: tuple[Flag, ...]) -> None:
         self.rest: list[str] = []
+        self.given: set[str] = set()
+        self.common: dict[str, Any] = {}
         self.help = False
         for flag in flags:
             setattr(self, flag.key, [] if flag.many else (None if flag.value else False))
@@ -118,16 +123,22 @@ class Args:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
 
-def parse(command: Command, argv: list[str], *, stop_at_first: bool = False) -> Args:
+def parse(
+    command: Command, argv: list[str], *, stop_at_first: bool = False, common: tuple[Flag, ...] = ()
+) -> Args:
     """Read a command's arguments.
 
     Flags may stand before and after positional arguments, with one dash or two, their value after ``=`` or as
-    the next argument; ``--`` ends them. A command that passes arguments on has its flags before the first.
+    the next argument; ``--`` ends them. A command that passes arguments on has its flags before the first, after
+    which a ``--`` may stand.
+
+    Args:
+        common: flags that may stand among the command's own, for :attr:`Args.common`.
 
     Raises:
         UsageError: an unknown flag, a missing or bad value, too few or too many positional arguments.
     """
-    table = {name: flag for flag in command.flags for name in flag.names}
+    table = {name: flag for flags in (common, command.flags) for flag in flags for name in flag.names}
     args = Args(command.flags)
     index = 0
     while index < len(argv):
@@ -140,7 +151,8 @@ def parse(command: Command, argv: list[str], *, stop_at_first: bool = False) -> 
             args.rest.append(word)
             passes = command.passes or (command.passes_with and getattr(args, command.passes_with))
             if stop_at_first or passes:
-                args.rest += argv[index:]
+                skip = bool(passes) and argv[index : index + 1] == ["--"]
+                args.rest += argv[index + skip :]
                 break
             continue
         name, equals, text = word.lstrip("-").partition("=")
@@ -151,17 +163,22 @@ def parse(command: Command, argv: list[str], *, stop_at_first: bool = False) -> 
         if flag is None:
             where = f"{command.name}: " if command.name else ""
             raise UsageError(f"{where}flag provided but not defined: {word.partition('=')[0]}")
+        value: Any
         if not flag.value:
-            if equals and text not in ("true", "false"):
+            if equals and text not in _TRUTH:
                 raise UsageError(f"--{name}: {text!r} is neither true nor false")
-            setattr(args, flag.key, text != "false")
+            value = _TRUTH[text] if equals else True
+        else:
+            if not equals:
+                if index == len(argv):
+                    raise UsageError(f"flag needs an argument: {word}")
+                text = argv[index]
+                index += 1
+            value = flag.read(text)
+        if flag not in command.flags:
+            args.common[flag.key] = value
             continue
-        if not equals:
-            if index == len(argv):
-                raise UsageError(f"flag needs an argument: {word}")
-            text = argv[index]
-            index += 1
-        value = flag.read(text)
+        args.given.add(flag.key)
         if flag.many:
             getattr(args, flag.key).append(value)
         else:
@@ -183,8 +200,7 @@ def _count(command: Command, rest: list[str]) -> None:
 
 def usage(command: Command) -> str:
     """The usage line."""
-    flags = " [flags]" if command.flags else ""
-    return f"ocipy {command.name}{flags} {command.args}".rstrip()
+    return " ".join(filter(None, ("ocipy", command.name, "[flags]" if command.flags else "", command.args)))
 
 
 def describe(command: Command) -> str:
