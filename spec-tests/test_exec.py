@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -143,8 +144,13 @@ def test_flags(cli: Cli, box: str) -> None:
     assert "HOME=/home/user" in done.stdout.splitlines()
     assert cli("exec", "-u", "1000", box, "id", "-g").stdout == "0\n"
     assert cli("exec", "--user", "4242:0", box, "sh", "-c", "echo $HOME").stdout == "/\n"
-    done = cli("exec", "--cwd", "relative", box, "true", code=255)
-    assert "$.process.cwd" in done.stderr or "cwd" in done.stderr
+    for flag, value in (
+        ("--cwd", "relative"), ("--cwd", ""), ("--env", "A"), ("--env", "=1"), ("--additional-gids", "-1"),
+        ("--additional-gids", "4294967295"),
+    ):  # fmt: skip
+        done = cli("exec", flag, value, box, "true", code=255)
+        assert re.fullmatch(f"ocipy: {flag}: '?{value}'? is not .+\n", done.stderr)
+    assert cli("exec", "--no-new-privs=false", box, "grep", "NoNew", "/proc/self/status").stdout == "NoNewPrivs:\t0\n"
     assert "not a directory" in cli("exec", "--cwd", "/etc/passwd", box, "true", code=255).stderr
 
 
@@ -242,7 +248,10 @@ def test_process_file(cli: Cli, box: str, tmp_path: Path) -> None:
     assert "no such file" in cli("exec", "-p", str(tmp_path / "missing"), box, code=255).stderr
     file.write_text(json.dumps(process))
     assert "exclude each other" in cli("exec", "-p", str(file), box, "true", code=255).stderr
-    for flag in ("--cwd=/", "--env=A=1", "--user=1", "--additional-gids=1", "--cap=CAP_KILL", "--no-new-privs"):
+    assert "has no terminal" in cli("exec", "--tty", "-p", str(file), box, code=255).stderr
+    for flag in (
+        "--cwd=/", "--cwd=", "--env=A=1", "--user=1", "--additional-gids=1", "--cap=CAP_KILL", "--no-new-privs=f",
+    ):  # fmt: skip
         done = cli("exec", "--process", str(file), flag, box, code=255)
         assert f"exec: {flag.partition('=')[0]} and --process exclude each other" in done.stderr
 

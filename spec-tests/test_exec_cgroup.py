@@ -101,8 +101,8 @@ def test_mounted_together(running: Running) -> None:
     ("flags", "words"),
     [
         (["nowhere"], "/nowhere does not exist"),
-        (["../.."], "bad sub cgroup path: ../.."),
-        (["nonsense:sub"], "unknown controller nonsense"),
+        (["../.."], "--cgroup: bad sub cgroup path: ../.."),
+        (["nonsense:sub"], "--cgroup: unknown controller nonsense"),
         ([":sub"], "--cgroup: ':sub' names no controller"),
         (["sub", "sub"], "--cgroup: 'sub' names no controller"),
         (["memory:sub", "memory:sub"], "--cgroup: 'memory:sub' names memory twice"),

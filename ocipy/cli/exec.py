@@ -9,7 +9,7 @@ from ocipy.cli.parser import Args, Command, Flag
 from ocipy.container import foreground, stop
 from ocipy.container.exec import exec_process, process_of
 from ocipy.container.record import Record
-from ocipy.errors import UsageError
+from ocipy.errors import CgroupError, UsageError
 from ocipy.spec.names import CAPABILITIES
 from ocipy.state import Store
 
@@ -83,15 +83,26 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
         if len(args.rest) > 1:
             raise UsageError("exec: a command and --process exclude each other")
         for name in ("cwd", "env", "user", "additional-gids", "cap", "no-new-privs", "apparmor", "process-label"):
-            if getattr(args, name.replace("-", "_")):
+            if name.replace("-", "_") in args.given:
                 raise UsageError(f"exec: --{name} and --process exclude each other: the file says all")
-        return common.read_object("--process", args.process)
+        process = common.read_object("--process", args.process)
+        if args.tty and not process.get("terminal"):
+            raise UsageError(f"exec: --tty, and the process in {args.process} has no terminal")
+        return process
     if len(args.rest) < 2:
         raise UsageError("exec: COMMAND is missing: give one, or --process")
+    if args.cwd is not None and not args.cwd.startswith("/"):
+        raise UsageError(f"--cwd: {args.cwd!r} is not an absolute path")
+    for entry in args.env:
+        if entry.find("=") < 1:
+            raise UsageError(f"--env: {entry!r} is not NAME=VALUE")
+    for gid in args.additional_gids:
+        if not 0 <= gid < 0xFFFFFFFF:
+            raise UsageError(f"--additional-gids: {gid} is not a group id, 0 to 4294967294")
     config = record.config()
     process = process_of(
         config, args=args.rest[1:], cwd=args.cwd, env=args.env or None, terminal=bool(args.tty),
-        noNewPrivileges=True if args.no_new_privs else None, apparmorProfile=args.apparmor,
+        noNewPrivileges=args.no_new_privs if "no_new_privs" in args.given else None, apparmorProfile=args.apparmor,
         selinuxLabel=args.process_label,
     )  # fmt: skip
     user = dict(process.get("user") or {})
@@ -132,7 +143,10 @@ def _below(record: Record, words: list[str]) -> Cgroup:
     own = record.cgroup()
     if own is None:
         raise stop.not_running(record)
-    cgroup = own.below(sub)
+    try:
+        cgroup = own.below(sub)
+    except CgroupError as error:
+        raise UsageError(f"--cgroup: {error.message}") from None
     for directory in set(cgroup.paths.values()):
         if not os.exists(directory):
             raise UsageError(f"--cgroup: {directory} does not exist")
