@@ -190,7 +190,7 @@ def test_update_resources(cli: Cli, bundle: TestBundle, tmp_path: Path, source: 
     name = cli.create(bundle.args(*SLEEP))  # a created container may be updated too
     file = tmp_path / "resources.json"
 
-    def update(value: Any, code: int = 0) -> str:
+    def update(value: Any, code: int | None = 0) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
         file.write_text(text)
         if source == "file":
@@ -201,6 +201,14 @@ def test_update_resources(cli: Cli, bundle: TestBundle, tmp_path: Path, source: 
     assert read(cli, name, "pids", "pids.max", "pids.max") == "33"
     assert read(cli, name, "memory", "memory.limit_in_bytes", "memory.max") == str(48 << 20)
     update({"pids": {"limit": 0}})  # as good as absent, as runc has it
+    entry = {"pageSize": "2MB", "limit": 0, "x": 1}
+    for value, places in (
+        ({"Pids": {"limit": 5}}, ["Pids"]),
+        ({"cpu": {"share": 5}, "hugepageLimits": [entry]}, ["cpu.share", "hugepageLimits[0].x"]),
+        ({"rdma": {}, "unified": {}}, []),
+    ):
+        said = update(value, None).splitlines()
+        assert [line.split(": ")[2] for line in said if "warning" in line] == [f"$.linux.resources.{p}" for p in places]
     assert "$.linux.resources.pids.limit" in update({"pids": {"limit": "many"}}, 1)
     assert "not an object" in update([], 1)
     assert "--resources" in update("{", 1)

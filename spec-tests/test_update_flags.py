@@ -21,6 +21,7 @@ FLAGS: list[tuple[list[str], str, str, str, str, str]] = [
     (["--cpuset-mems", "0"], "cpuset", "cpuset.mems", "0", "cpuset.mems", "0"),
     (["--blkio-weight", "300"], "blkio", r"blkio\.(bfq\.)?weight", "300", r"io\.(bfq\.)?weight", r"(default )?\d+"),
     (["--memory", "64m"], "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"),
+    (["--memory", "0.0625gib"], "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"),
     (["--memory-reservation", "32m"], "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"),
     (["--memory", "64m", "--memory-swap", "96m"], "memory", "memory.memsw.limit_in_bytes", "100663296",
      "memory.swap.max", "33554432"),
@@ -49,6 +50,20 @@ def test_flag(
         return
     cli("update", *flags, name)
     assert any(re.fullmatch(text, path.read_text().strip()) for path in files)
+
+
+@pytest.mark.parametrize(
+    ("flag", "key", "file"),
+    [("--kernel-memory", "kernel", "memory.kmem"), ("--kernel-memory-tcp", "kernelTCP", "memory.kmem.tcp")],
+)
+def test_kernel_memory(cli: Cli, bundle: TestBundle, flag: str, key: str, file: str) -> None:
+    """What kernels have had and mostly have no more: set, or refused by its config path."""
+    name = cli.start(bundle.args(*SLEEP))
+    done = cli("update", flag, "64m", name, code=None)
+    if done.returncode == 0:
+        assert (directory(cli, name, "memory") / f"{file}.limit_in_bytes").read_text() == "67108864\n"
+    else:
+        assert f"$.linux.resources.memory.{key}: " in done.stderr
 
 
 @needs("pids")

@@ -55,6 +55,8 @@ _ocipy() {
     "update --memory") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "update --memory-reservation") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "update --memory-swap") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "update --kernel-memory") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
+    "update --kernel-memory-tcp") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "update --pids-limit") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "update --l3-cache-schema") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
     "update --mem-bw-schema") COMPREPLY=($(compgen -W "" -- "$cur")); return ;;
@@ -91,7 +93,7 @@ _ocipy() {
     "ps") COMPREPLY=($(compgen -W "--format -f $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "pause") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "resume") COMPREPLY=($(compgen -W "$(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
-    "update") COMPREPLY=($(compgen -W "--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --memory --memory-reservation --memory-swap --pids-limit --l3-cache-schema --mem-bw-schema $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
+    "update") COMPREPLY=($(compgen -W "--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --memory --memory-reservation --memory-swap --kernel-memory --kernel-memory-tcp --pids-limit --l3-cache-schema --mem-bw-schema $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "events") COMPREPLY=($(compgen -W "--stats --interval $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "checkpoint") COMPREPLY=($(compgen -W "--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --parent-path --leave-running --pre-dump --tcp-skip-in-flight --link-remap --page-server --status-fd $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;
     "restore") COMPREPLY=($(compgen -W "--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --bundle -b --console-socket --pid-file --no-pivot --detach -d --no-subreaper --lsm-profile --lsm-mount-context $(ocipy "${global[@]}" list --quiet 2>/dev/null)" -- "$cur")) ;;

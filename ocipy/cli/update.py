@@ -10,6 +10,7 @@ from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
 from ocipy.container.update import update
 from ocipy.errors import UsageError
+from ocipy.spec.check import RESOURCES, unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +20,15 @@ _UNITS = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 
 
 def size(text: str) -> int:
-    """Bytes, with a unit such as 64m or 2GiB if wanted (powers of 1024); -1 is no limit."""
+    """Bytes, with a unit such as 64m or 1.5GiB if wanted (powers of 1024); -1 is no limit."""
     word = text.lower().removesuffix("b").removesuffix("i")
     shift = _UNITS.get(word[-1:], 0)
-    return int(word[:-1] if shift else word) << shift
+    whole, point, part = (word[:-1] if shift else word).strip().partition(".")
+    if not point:
+        return int(whole) << shift
+    if not (whole + part).isdigit():
+        raise ValueError
+    return (int(whole + part) << shift) // int(10 ** len(part))
 
 
 #: flag -> place in linux.resources
@@ -40,8 +46,11 @@ _FLAGS = (
     (Flag("memory", "memory limit in bytes; -1: no limit", "BYTES", kind=size), "memory", "limit"),
     (Flag("memory-reservation", "memory soft limit in bytes", "BYTES", kind=size), "memory", "reservation"),
     (Flag("memory-swap", "memory and swap in bytes; -1: no limit", "BYTES", kind=size), "memory", "swap"),
+    (Flag("kernel-memory", "limit of kernel memory, where the kernel has one", "BYTES", kind=size), "memory", "kernel"),
+    (Flag("kernel-memory-tcp", "limit of TCP buffers, where the kernel has one", "BYTES", kind=size),
+     "memory", "kernelTCP"),
     (Flag("pids-limit", "how many processes; -1: no limit", "N", kind=int), "pids", "limit"),
-)
+)  # fmt: skip
 
 #: flag -> place in linux.intelRdt
 _RDT_FLAGS = (
@@ -65,6 +74,8 @@ def run(context: Context) -> int:
     args = context.args
     intel_rdt = {key: getattr(args, flag.key) for flag, key in _RDT_FLAGS if getattr(args, flag.key)}
     resources = _resources(args, bool(intel_rdt))
+    for path in unknown(RESOURCES, resources, "$.linux.resources"):
+        context.warn(f"{path}: there is no such property; it has no effect")
     update(common.locked(context.root, args.rest[0]), resources, intel_rdt)
     return 0
 

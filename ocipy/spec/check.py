@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Node = tuple[Any, ...]
 
 PROCESS: Node = CONFIG[1]["process"]
+LINUX: Node = CONFIG[1]["linux"]
+RESOURCES: Node = LINUX[1]["resources"]
 _STRING = frozenset((str,))
 
 
@@ -32,6 +34,20 @@ def check(config: object) -> bool:
 def check_process(process: object) -> bool:
     """Whether a parsed ``process`` object (the file of ``exec --process``) satisfies its schema."""
     return _fits(PROCESS, process)
+
+
+def unknown(node: Node, value: Any, where: str) -> list[str]:
+    """The paths of properties that the schema does not have, in an object or a list below ``where``."""
+    if node[0] == 3 and type(value) is list:
+        return [path for i, item in enumerate(value) for path in unknown(node[1], item, f"{where}[{i}]")]
+    if node[0] != 1 or type(value) is not dict:
+        return []
+    found = []
+    _, properties, _, other = node
+    for name, member in value.items():
+        inner = properties.get(name, other)
+        found += [f"{where}.{name}"] if inner is None else unknown(inner, member, f"{where}.{name}")
+    return found
 
 
 def _fits(node: Node, value: Any) -> bool:
