@@ -179,9 +179,10 @@ def test_notify_socket_is_read_only(cli: Cli, bundle: TestBundle, manager: Manag
 
 
 def test_notify_nobody_there(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
-    env = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
-    done = cli("run", "--bundle", str(bundle.save()), fresh_id(), env=env, code=1)
-    assert f"NOTIFY_SOCKET {tmp_path}/nobody" in done.stderr
+    for path, why in ((tmp_path / "nobody", "no such file or directory"), (f"/{'x' * 120}", "file name too long")):
+        env = os.environ | {"NOTIFY_SOCKET": str(path)}
+        done = cli("run", "--bundle", str(bundle.save()), fresh_id(), env=env, code=1)
+        assert f"NOTIFY_SOCKET {path}: connect: {why}" in done.stderr
 
 
 # --- a pidfd ---

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET, socket
 from _struct import pack
+from errno import ENAMETOOLONG
 from select import POLLIN, poll
 
 from ocipy import _os as os
@@ -46,7 +47,8 @@ class NotifySocket:
             os.chmod(path, 0o777)  # for whatever user the program is
         except OSError as error:
             self.close()
-            raise UsageError(f"NOTIFY_SOCKET {host}", syscall="connect", errno=error.errno or 0) from None
+            errno = error.errno or ENAMETOOLONG  # of that the socket module says so itself, without the kernel
+            raise UsageError(f"NOTIFY_SOCKET {host}", syscall="connect", errno=errno) from None
 
     def close(self) -> None:
         """Close both."""
