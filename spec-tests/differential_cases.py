@@ -211,10 +211,7 @@ DIFFERENCES: dict[str, str] = {
     ),
     "list": "`list --format json` prints `[]` if there is none, where runc prints `null`",
     "update without a limit": "an update that changes nothing is most likely a mistake, and refused",
-    "events": (
-        "zeros are printed too, where runc leaves a value out, and `network_interfaces`, which runc always "
-        "has empty, is not"
-    ),
+    "events": "zeros are printed too, where runc leaves a value out",
     "features": (
         "the structure of runtime-spec 1.3; that of runc 1.1 is older, and has annotations of runc's own"
     ),

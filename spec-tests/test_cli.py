@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import OCIPY, Cli, TestBundle, fresh_id, until
 
+from ocipy.cli.events import seconds
+from ocipy.cli.kill import number as signal_number
 from ocipy.cli.main import ANYWHERE, COMMANDS, GLOBAL
 from ocipy.cli.parser import Command, Flag, describe, parse
 from ocipy.errors import UsageError
@@ -142,6 +144,61 @@ def test_runcs_flags() -> None:
         module = __import__(f"ocipy.cli.{name}", fromlist=["COMMAND"])
         have = {flag for one in module.COMMAND.flags for flag in one.names}
         assert set(flags.split()) - have == set(), name
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5s", 5), ("500ms", 0.5), ("1m30s", 90), ("1h1m1s1ms", 3661.001), (".5s", 0.5), ("2", 2), ("100us", 1e-4),
+        ("1µs", 1e-6), ("1ns", 1e-9), ("9" * 400 + "h", float("inf")), ("0s", 0), ("-1s", 0), ("1d", 0), ("1.2.3s", 0),
+        ("s", 0), ("", 0),
+    ],
+)  # fmt: skip
+def test_durations(text: str, value: float) -> None:
+    """--interval takes Go's durations; none that is not longer than 0."""
+    if value:
+        assert seconds(text) == pytest.approx(value)
+        return
+    with pytest.raises(ValueError):
+        seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("15", 15), ("TERM", 15), ("term", 15), ("SIGTERM", 15), ("0", 0), ("64", 64), ("65", -1), ("-1", -1), ("", -1),
+        ("SIGRTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+3", 37), ("RTMAX-1", 63), ("RTMIN+31", -1), ("RTMAX-31", -1),
+        ("RTMIN-1", -1), ("RTMIN+", -1), ("TERM+1", -1), ("SIGSIGTERM", -1), ("SIG_BLOCK", -1), ("_BLOCK", -1),
+        ("SIG15", -1), ("RTMIN+٣", -1),
+    ],
+)  # fmt: skip
+def test_signals(text: str, value: int) -> None:
+    """kill takes a signal by number or name, real-time ones from either end; no other words."""
+    if value >= 0:
+        assert signal_number(text) == value
+        return
+    with pytest.raises(UsageError, match="unknown signal"):
+        signal_number(text)
+
+
+def test_output_that_is_lost(cli: Cli, bundle: TestBundle) -> None:
+    """What can't be printed is an error that says so; where nobody reads any more, the end is SIGPIPE's."""
+    name = cli.start(bundle.args(*SLEEP))
+    path = str(bundle.path)
+    with open("/dev/full", "w") as full:
+        for words in (
+            ("state", name), ("list",), ("ps", "-f", "json", name), ("events", "--stats", name), ("features",),
+            ("explain", path), ("--version",), ("help",), ("state", "--help"),
+        ):  # fmt: skip
+            done = subprocess.run(cli.command(*words), stdout=full, stderr=subprocess.PIPE, text=True)
+            assert done.returncode == 1
+            assert done.stderr == "ocipy: standard output: write: no space left on device\n", words
+            reader, writer = os.pipe()
+            os.close(reader)
+            done = subprocess.run(cli.command(*words), stdout=writer, stderr=subprocess.PIPE, text=True)
+            os.close(writer)
+            assert (done.returncode, done.stderr) == (-signal.SIGPIPE, ""), words
+    cli("delete", "--force", name)
 
 
 @pytest.mark.spec("runtime#query-state-1", "runtime#create-1", "runtime#start-1", "runtime#kill-1", "runtime#delete-1")
@@ -305,6 +362,7 @@ def test_ps(cli: Cli, bundle: TestBundle) -> None:
     assert lines[0].split() == ["PID", "COMMAND"]
     assert sorted(int(line.split()[0]) for line in lines[1:]) == sorted(pids)
     assert "PID column" in cli("ps", name, "-eo", "comm", code=1).stderr
+    assert "no pid where ps should have one" in cli("ps", name, "-eo", "args,pid", code=1).stderr
     assert "ps: " in cli("ps", name, "--nonsense", code=1).stderr
     cli("delete", "--force", name)
 
@@ -469,6 +527,8 @@ def test_preserve_fds(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     for reader in readers:
         reader.close()
     assert done.stdout == "0 1 2 3 4 5 four\n"  # 5 is the directory that ls reads
+    done = cli("run", "--preserve-fds", "99999999999", "-b", str(bundle.path), fresh_id(), code=1)
+    assert re.fullmatch(r"ocipy: --preserve-fds: descriptor \d+ is not open\n", done.stderr)
 
 
 def test_environment_has_no_say(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:

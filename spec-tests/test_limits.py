@@ -235,6 +235,7 @@ def test_stats(cli: Cli, bundle: TestBundle) -> None:
     assert found["memory"]["usage"]["limit"] == 64 << 20
     assert isinstance(found["memory"]["raw"], dict)
     assert set(found) >= {"cpu", "memory", "pids", "blkio", "hugetlb"}
+    assert (found["intel_rdt"], found["network_interfaces"]) == ({}, None)
     cli("delete", "--force", name)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from select import POLLIN, poll
 from time import monotonic
 
 from ocipy import _json as json
-from ocipy.cli.main import Context
+from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
 from ocipy.container.record import Record
@@ -19,17 +18,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "": 1.0}
+_LONGEST = (1 << 31) - 1  # milliseconds, for poll
+
+
 def seconds(text: str) -> float:
-    """A duration such as 5s, 500ms, 1m30s or 2 (seconds)."""
-    total, number = 0.0, ""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    """A duration such as 5s, 500ms, 1m30s (Go's ParseDuration) or 2 (seconds). Raises ValueError."""
+    total = 0.0
     while text:
         digits = text[: len(text) - len(text.lstrip("0123456789."))]
         text = text[len(digits) :]
-        letters = text[: len(text) - len(text.lstrip("hms"))]
+        letters = text[: len(text) - len(text.lstrip("hmsuµμn"))]
         text = text[len(letters) :]
-        number = digits
-        total += float(number) * units[letters or "s"] if letters in (*units, "") else float("nan")
+        total += float(digits) * _UNITS.get(letters, float("nan"))
     if not total > 0:
         raise ValueError
     return total
@@ -75,7 +76,7 @@ def _follow(record: Record, name: str, interval: float) -> None:
         watch.register(oom.fileno(), oom.events)
         due = monotonic() + interval
         while True:
-            ready = dict(watch.poll(max(0.0, due - monotonic()) * 1000))
+            ready = dict(watch.poll(min(max(0.0, due - monotonic()) * 1000, _LONGEST)))
             if oom.fileno() in ready:
                 for _ in range(oom.check()):
                     _print("oom", name, None)
@@ -89,6 +90,5 @@ def _follow(record: Record, name: str, interval: float) -> None:
 def _print(kind: str, name: str, data: dict[str, Any] | None) -> None:
     event: dict[str, Any] = {"type": kind, "id": name}
     if data is not None:
-        event["data"] = data
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+        event["data"] = data | {"intel_rdt": data.get("intel_rdt", {}), "network_interfaces": None}  # as runc has it
+    put(json.dumps(event) + "\n")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from ocipy.cli.main import Context
+from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container.bundle import Bundle
 from ocipy.container.prepare import prepare
@@ -28,5 +26,5 @@ def run(context: Context) -> int:
     lines += plan.lines()
     width = max(len(name) for name, _, _ in lines)
     for name, words, path in lines:
-        sys.stdout.write(f"{name:{width}}  {words}{f'  [{path}]' if path else ''}\n")
+        put(f"{name:{width}}  {words}{f'  [{path}]' if path else ''}\n")
     return 0

@@ -41,7 +41,7 @@ def run(context: Context) -> int:
 
 
 def number(text: str) -> int:
-    """A signal by number or name, with or without SIG.
+    """A signal by number or name, with or without SIG; also as RTMIN+3 or RTMAX-1.
 
     Raises:
         UsageError: there is none.
@@ -53,8 +53,13 @@ def number(text: str) -> int:
         if value < _signal.NSIG:  # 0 only asks whether it runs
             return value
     else:
-        name = text.upper()
-        found = getattr(_signal, name if name.startswith("SIG") else f"SIG{name}", None)
-        if found is not None and not name.startswith(("SIG_", "_")):
-            return int(found)
+        name = text.upper().removeprefix("SIG")
+        offset = 0
+        if name[:6] in ("RTMIN+", "RTMAX-") and name[6:].isascii() and name[6:].isdigit():
+            name, offset = name[:5], int(name[5:])
+        found = getattr(_signal, f"SIG{name}", None)
+        if found is not None and not name.startswith("_"):
+            value = int(found) + offset
+            if not offset or _signal.SIGRTMIN <= value <= _signal.SIGRTMAX:
+                return value
     raise UsageError(f"unknown signal {text!r}")

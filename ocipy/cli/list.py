@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from ocipy import _json as json
-from ocipy.cli.main import Context
+from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container.record import Record
 from ocipy.errors import StateError
@@ -44,7 +42,7 @@ def run(context: Context) -> int:
     else:
         titles = {name: name.upper() for name in ("id", "pid", "status", "bundle", "created", "owner")}
         lines = table([titles, *found])
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    put("".join(f"{line}\n" for line in lines))
     return 0
 
 

@@ -7,7 +7,7 @@ well, as JSON with all its fields if ``--log-format json``.
 from __future__ import annotations
 
 import sys
-from _signal import SIG_DFL, SIGCHLD, signal
+from _signal import SIG_DFL, SIGCHLD, SIGPIPE, signal
 
 from ocipy import _os as os
 from ocipy.cli.parser import Args, Command, Flag, describe, parse, tristate
@@ -70,6 +70,23 @@ class Context:
         _report(self.globals, error)
 
 
+def put(text: str) -> None:
+    """Write a text to standard output, at once. If nobody reads it any more, end as other programs do, by SIGPIPE.
+
+    Raises:
+        Error: it could not be written, or not all of it.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        signal(SIGPIPE, SIG_DFL)
+        os.kill(os.getpid(), SIGPIPE)
+        raise
+    except OSError as error:
+        raise Error("standard output", code="output", syscall="write", errno=error.errno or 0) from None
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a command line and exit with its status."""
     _ready_process()
@@ -111,7 +128,7 @@ def run(argv: list[str]) -> int:
         if words[:1] in (["help"], ["h"]):
             words = [words[1], "--help"] if len(words) > 1 else []
         if options.help or not words:
-            sys.stdout.write(_help())
+            put(_help())
             return 0
         _open_log(options)
         name = words[0]
@@ -121,7 +138,7 @@ def run(argv: list[str]) -> int:
         module = _load(name)
         args = parse(module.COMMAND, words[1:], common=ANYWHERE)
         if args.help:
-            sys.stdout.write(describe(module.COMMAND))
+            put(describe(module.COMMAND))
             return 0
         for key, value in args.common.items():
             setattr(options, key, value)
@@ -184,7 +201,7 @@ def _log(options: Args, level: str, text: str, fields: dict[str, str]) -> None:
 def _version() -> int:
     from ocipy.version import SPEC_VERSION, VERSION
 
-    sys.stdout.write(f"ocipy version {VERSION}\nspec: {SPEC_VERSION}\n")
+    put(f"ocipy version {VERSION}\nspec: {SPEC_VERSION}\n")
     return 0
 
 

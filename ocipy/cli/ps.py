@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from ocipy import _json as json
-from ocipy.cli.main import Context
+from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
 from ocipy.container.members import members
@@ -30,7 +28,7 @@ def run(context: Context) -> int:
             raise stop.not_running(record)
         pids = members(record)
     if context.args.format == "json":
-        sys.stdout.write(json.dumps(pids) + "\n")
+        put(json.dumps(pids) + "\n")
         return 0
     import subprocess
 
@@ -45,7 +43,13 @@ def run(context: Context) -> int:
     if "PID" not in titles:
         raise Error("the ps options leave out the PID column", code="ps-no-pid")
     column = titles.index("PID")
-    wanted = {str(pid) for pid in pids}
-    kept = [line for line in lines[1:] if line.split()[column : column + 1] and line.split()[column] in wanted]
-    sys.stdout.write("\n".join([lines[0], *kept]) + "\n")
+    kept = []
+    for line in lines[1:]:
+        word = "".join(line.split()[column : column + 1])
+        if line and not word.isdigit():  # a word more or less before it, as those of a command line
+            raise Error(f"there is no pid where ps should have one: {line!r}", code="ps-no-pid",
+                        hint="the PID column must come before those that can have spaces in them")  # fmt: skip
+        if line and int(word) in pids:
+            kept.append(line)
+    put("\n".join([lines[0], *kept]) + "\n")
     return 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from ocipy import _json as json
-from ocipy.cli.main import Context
+from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command
 from ocipy.container.record import Record
 from ocipy.state import Store
@@ -16,5 +14,5 @@ COMMAND = Command("state", "Print the state of a container as JSON", "ID")
 def run(context: Context) -> int:
     with Store(context.root).open(context.args.rest[0]) as entry:
         record = Record.load(entry)
-        sys.stdout.write(json.dumps(record.state(record.status()), 2) + "\n")
+        put(json.dumps(record.state(record.status()), 2) + "\n")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ocipy.cli.main import Context
+from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command
 from ocipy.container.bundle import Bundle
 
@@ -20,7 +20,7 @@ def run(context: Context) -> int:
         for notice in notices(bundle.spec):
             context.warn(notice.text)
     for fault in faults:
-        sys.stdout.write(f"{fault.text}\n")
+        put(f"{fault.text}\n")
     if faults:
         sys.stderr.write(f"ocipy: {bundle.path}/config.json has {len(faults)} fault{'s' * (len(faults) > 1)}\n")
     return 1 if faults else 0
