@@ -57,11 +57,16 @@ def test_every_flag_is_completed() -> None:
         (["--debug", "create", "--pidf"], {"--pidfd-socket"}),
         (["list", "--format", "j"], {"json"}),
         (["--log", "/x", "pause", "box"], {"box-one", "box-two"}),
+        (["--log", "=", "/x", "pause", "box"], {"box-one", "box-two"}),
+        (["--log-format", "=", "j"], {"json"}),
+        (["--log-format", "="], {"json", "text"}),
+        (["help", "cr"], {"create"}),
         (["create", "--bundle", "/proc/self/stat"], {"/proc/self/stat", "/proc/self/statm", "/proc/self/status"}),
     ],
 )
 def test_bash(cli: Cli, tmp_path: Path, words: list[str], expected: set[str]) -> None:
-    """bash offers commands, flags, choices, files, and the ids of the containers below the root that was given."""
+    """bash offers commands, flags, choices, files, and the ids of the containers below the root that was given;
+    also where it has parted words at an equals sign."""
     for name in "box-one", "box-two", "other":
         (cli.root / name).mkdir(parents=True)
         (cli.root / name / "state.json").write_text('{"pid": 0}')

@@ -184,13 +184,16 @@ def bash() -> str:
     lines = [
         "# bash completion for ocipy; made by tools/make_cli_docs.py",
         "_ocipy() {",
-        '  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" command= global=() i',
-        "  for ((i = 1; i < COMP_CWORD; i++)); do",
-        '    case "${COMP_WORDS[i]}" in',
+        "  local words=() command= global=() cur prev last i",
+        "  # bash parts --flag=value into three words",
+        '  for i in "${COMP_WORDS[@]:0:COMP_CWORD}"; do [[ $i == = ]] || words+=("$i"); done',
+        '  cur="${COMP_WORDS[COMP_CWORD]#=}" last=${#words[@]} prev="${words[@]: -1}"',
+        "  for ((i = 1; i < last; i++)); do",
+        '    case "${words[i]}" in',
         case([w for f in main.GLOBAL.flags if f.value for w in typed(f)],
-             'global+=("${COMP_WORDS[i]}" "${COMP_WORDS[i+1]}"); ((i++))'),
-        case(["-*"], 'global+=("${COMP_WORDS[i]}")'),
-        case(["*"], 'command="${COMP_WORDS[i]}"; break'),
+             'global+=("${words[i]}" "${words[i+1]}"); ((i++))'),
+        case(["-*"], 'global+=("${words[i]}")'),
+        case(["*"], 'command="${words[i]}"; break'),
         "    esac",
         "  done",
         '  case "$command $prev" in',
@@ -213,6 +216,7 @@ def bash() -> str:
         if command.args.startswith("[BUNDLE"):
             action += '; COMPREPLY+=($(compgen -d -- "$cur"))'
         lines.append(case([f'"{command.name}"'], action))
+    lines.append(case(["help"], words.format(" ".join(COMMANDS))))
     lines += ["  esac", "}", "complete -F _ocipy ocipy"]
     return "\n".join(lines) + "\n"
 

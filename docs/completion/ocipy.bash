@@ -1,11 +1,14 @@
 # bash completion for ocipy; made by tools/make_cli_docs.py
 _ocipy() {
-  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" command= global=() i
-  for ((i = 1; i < COMP_CWORD; i++)); do
-    case "${COMP_WORDS[i]}" in
-    --root|--log|--log-format|--log-level|--rootless|--cgroup-manager) global+=("${COMP_WORDS[i]}" "${COMP_WORDS[i+1]}"); ((i++)) ;;
-    -*) global+=("${COMP_WORDS[i]}") ;;
-    *) command="${COMP_WORDS[i]}"; break ;;
+  local words=() command= global=() cur prev last i
+  # bash parts --flag=value into three words
+  for i in "${COMP_WORDS[@]:0:COMP_CWORD}"; do [[ $i == = ]] || words+=("$i"); done
+  cur="${COMP_WORDS[COMP_CWORD]#=}" last=${#words[@]} prev="${words[@]: -1}"
+  for ((i = 1; i < last; i++)); do
+    case "${words[i]}" in
+    --root|--log|--log-format|--log-level|--rootless|--cgroup-manager) global+=("${words[i]}" "${words[i+1]}"); ((i++)) ;;
+    -*) global+=("${words[i]}") ;;
+    *) command="${words[i]}"; break ;;
     esac
   done
   case "$command $prev" in
@@ -101,6 +104,7 @@ _ocipy() {
     "spec") COMPREPLY=($(compgen -W "--bundle -b --rootless" -- "$cur")) ;;
     "validate") COMPREPLY=($(compgen -W "" -- "$cur")); COMPREPLY+=($(compgen -d -- "$cur")) ;;
     "explain") COMPREPLY=($(compgen -W "--id" -- "$cur")); COMPREPLY+=($(compgen -d -- "$cur")) ;;
+    help) COMPREPLY=($(compgen -W "create start state kill delete run exec list ps pause resume update events checkpoint restore features spec validate explain" -- "$cur")) ;;
   esac
 }
 complete -F _ocipy ocipy
