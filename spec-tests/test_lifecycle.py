@@ -669,6 +669,10 @@ def test_pid_file(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     for bad in (tmp_path / "none/pid", tmp_path):
         done = cli("create", "--pid-file", str(bad), "-b", str(bundle.path), fresh_id(), code=1)
         assert f"can't write the pid file {bad}" in done.stderr
+    os.mkfifo(pid_file)  # it is not replaced; with /dev/null, say, much would break
+    done = cli("create", "--pid-file", str(pid_file), "-b", str(bundle.path), fresh_id(), code=1)
+    assert done.stderr == f"ocipy: can't write the pid file {pid_file}: it is not a regular file\n"
+    assert pid_file.is_fifo()
     assert list(cli.root.iterdir()) == []
 
 

@@ -308,6 +308,12 @@ def write_pid_file(path: str, pid: int) -> None:
     """
     temporary = os.join(os.dirname(path), f".{os.basename(path)}.{pid}")
     try:
+        special = os.stat(path).st_mode & 0o170000 not in (0o100000, 0o040000)
+    except OSError:
+        special = False  # mostly there is none yet
+    if special:
+        raise StateError(f"can't write the pid file {path}: it is not a regular file", code="pid-file")
+    try:
         os.write_file(temporary, str(pid).encode(), 0o644)
         os.rename(temporary, path)
     except OSError as error:
