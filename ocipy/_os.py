@@ -16,6 +16,7 @@ from posix import (
     O_TRUNC,
     O_WRONLY,
     close,
+    getcwd,
     open,
     read,
     stat,
@@ -104,6 +105,25 @@ def clean(path: str) -> str:
             kept.append(part)
     text = "/".join(kept)
     return f"/{text}" if path.startswith("/") else text or "."
+
+
+def absolute(path: str) -> str:
+    """A path against the working directory, normalized by its text. One that is absolute needs none: the caller's may
+    have been removed.
+
+    Raises:
+        UsageError: it has been.
+    """
+    if path.startswith("/"):
+        return clean(path)
+    try:
+        return clean(join(getcwd(), path))
+    except FileNotFoundError as error:
+        from ocipy.errors import UsageError
+
+        raise UsageError(
+            f"{path} is a relative path, and there is no working directory", syscall="getcwd", errno=error.errno or 0
+        ) from None
 
 
 def basename(path: str) -> str:

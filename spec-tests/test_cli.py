@@ -291,6 +291,25 @@ def test_global_flags(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert subprocess.run([OCIPY, "delete", "--root=here", name], cwd=bundle.path).returncode == 0
 
 
+def test_removed_working_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """Where the working directory is gone, absolute paths are enough; relative ones are told of."""
+    path = bundle.args("true").save()
+
+    def there(*words: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "gone").mkdir()
+        script = f'cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec "$@"'
+        return subprocess.run(["sh", "-c", script, "sh", OCIPY, *words], capture_output=True, text=True)
+
+    root, name = str(cli.root), fresh_id()
+    for words in ("run", "--bundle", str(path), name), ("list",), ("delete", "-f", name):
+        done = there("--root", root, *words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    for words in ("--root", "here", "list"), ("--root", root, "create", name), ("spec",):
+        done = there(*words)
+        assert done.returncode == 1
+        assert "is a relative path, and there is no working directory: getcwd: no such file" in done.stderr
+
+
 def test_debug(cli: Cli, bundle: TestBundle) -> None:
     """--debug changes nothing about what a user did wrong: the last line says that, and no traceback."""
     done = cli("--debug", "state", "nobody", code=1)

@@ -99,7 +99,7 @@ def notify_socket(record: Record) -> NotifySocket | None:
 
 def absolute(path: str | None) -> str:
     """A path made absolute against the working directory; "" if there is none."""
-    return os.clean(os.join(os.getcwd(), path)) if path else ""
+    return os.absolute(path) if path else ""
 
 
 def read_object(flag: str, path: str, read: Callable[[str], bytes] = os.read_bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ COMMAND = Command(
 def run(context: Context) -> int:
     from ocipy.spec.defaults import spec
 
-    path = os.join(os.getcwd(), context.args.bundle or ".", "config.json")
+    path = os.absolute(os.join(context.args.bundle or ".", "config.json"))
     text = json.dumps(spec(context.args.rootless), 4) + "\n"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

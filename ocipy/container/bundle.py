@@ -19,7 +19,7 @@ class Bundle:
     """
 
     def __init__(self, path: str = ".") -> None:
-        self.path = os.clean(os.join(os.getcwd(), path))
+        self.path = os.absolute(path)
 
     @property
     def spec(self) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Store:
     """
 
     def __init__(self, root: str = "") -> None:
-        self.root = os.clean(os.join(os.getcwd(), root)) if root else default_root()
+        self.root = os.absolute(root) if root else default_root()
         if self.root == "/":
             raise StateError("/ can't be the state directory", code="state-root", hint="--root chooses another")
         # in XDG_RUNTIME_DIR, what is to outlive a periodic clean-up is marked by the sticky bit (XDG base directories)
