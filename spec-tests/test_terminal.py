@@ -394,3 +394,33 @@ def test_input_without_line_end(cli: Cli, bundle: TestBundle) -> None:
     """run: the end of input in the middle of a line is an end nevertheless."""
     done = cli.run(terminal(bundle, "stty -echo; cat; echo; echo end"), input="abc")
     assert done.stdout.endswith("abc\nend\n")
+
+
+def test_output_that_nobody_takes(cli: Cli, bundle: TestBundle) -> None:
+    """The terminal hangs up: the program gets its SIGHUP, run exits as it did, and the container is deleted."""
+    terminal(bundle, "trap 'exit 9' HUP; while :; do echo words; sleep 0.01; done").save()
+    for full in False, True:
+        if full:
+            output = os.open("/dev/full", os.O_WRONLY)
+        else:
+            reader, output = os.pipe()
+            os.close(reader)
+        words = cli.command("run", "--bundle", str(bundle.path), fresh_id())
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, timeout=60)
+        os.close(output)
+        assert (done.returncode, done.stderr) == (9, b"")
+        assert list(cli.root.iterdir()) == []
+
+
+def test_output_that_does_not_block(cli: Cli, bundle: TestBundle) -> None:
+    """A standard output in non-blocking mode, which is the caller's to share, loses nothing."""
+    terminal(bundle, "i=0; while [ $i -lt 20000 ]; do echo words $i; i=$((i+1)); done").save()
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    words = cli.command("run", "--bundle", str(bundle.path), fresh_id())
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=writer)
+    os.close(writer)
+    time.sleep(0.5)  # until the pipe is full
+    os.set_blocking(reader, True)
+    with open(reader) as output:
+        assert output.read().split("\n") == [f"words {i}" for i in range(20000)] + [""]
+    assert process.wait(60) == 0

@@ -138,7 +138,8 @@ class Relay:
             self.pending = b""
 
     def _show(self) -> bool:
-        """Pass output on; whether more may come."""
+        """Pass output on; whether more may come. If nobody takes it the terminal hangs up, as a user's would: the
+        process gets a SIGHUP, and is waited for."""
         try:
             data = os.read(self.master, 32768)
         except BlockingIOError:
@@ -147,7 +148,14 @@ class Relay:
             return False
         left = data
         while left:
-            left = left[os.write(1, left) :]
+            try:
+                left = left[os.write(1, left) :]
+            except BlockingIOError:  # whoever shares the caller's standard output has made it so
+                watch = poll()
+                watch.register(1, POLLOUT)
+                watch.poll()
+            except OSError:  # EPIPE, ENOSPC, EIO
+                return False
         return bool(data)
 
     def _drain(self) -> None:
