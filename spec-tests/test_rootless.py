@@ -15,6 +15,7 @@ from conftest import Cli, TestBundle, fresh_id, mounts, until
 from test_terminal import Screen
 from unprivileged import (
     GID,
+    NAME,
     SUBIDS,
     UID,
     User,
@@ -238,6 +239,11 @@ def no_ranges(user: User, box: TestBundle) -> None:
     ranges(box)
 
 
+def damaged_ranges(user: User, box: TestBundle) -> None:
+    (user.home / "etc/subuid").write_text(f"{NAME}:many:10\n{NAME}:200000\n")
+    ranges(box)
+
+
 def no_name(user: User, box: TestBundle) -> None:
     (user.home / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
     ranges(box)
@@ -253,6 +259,28 @@ rm /usr/bin/new?idmap || exit 99
 
 def no_program(user: User, box: TestBundle) -> None:
     user.prepare = HIDE
+    ranges(box)
+
+
+#: newuidmap changed, in the private mount namespace
+OTHER = """
+cp /usr/bin/newuidmap "$1/newuidmap"; {change} "$1/newuidmap"
+mount --bind "$1/newuidmap" /usr/bin/newuidmap || exit 99
+"""
+
+
+def no_setuid(user: User, box: TestBundle) -> None:
+    user.prepare = OTHER.format(change="chmod 755")
+    ranges(box)
+
+
+def no_permission(user: User, box: TestBundle) -> None:
+    user.prepare = OTHER.format(change="chmod 4700")
+    ranges(box)
+
+
+def no_new_privileges(user: User, box: TestBundle) -> None:
+    user.wrap = f"{user.home}/setpriv --no-new-privs"
     ranges(box)
 
 
@@ -323,8 +351,12 @@ def part_of_a_tree(user: User, box: TestBundle) -> None:
         (beyond_subuid, "$.linux.uidMappings:", "/etc/subuid allows 200000-265535"),
         (beyond_subgid, "$.linux.gidMappings:", "/etc/subgid allows 200000-265535"),
         (no_ranges, "$.linux.uidMappings:", "/etc/subuid allows no ids"),
+        (damaged_ranges, "$.linux.uidMappings:", "/etc/subuid allows no ids"),
         (no_name, "$.linux.uidMappings:", "has no name in the user database"),
         (no_program, "$.linux.uidMappings:", "newuidmap is not installed"),
+        (no_setuid, "$.linux.uidMappings:", "/usr/bin/newuidmap is neither setuid root"),
+        (no_permission, "$.linux.uidMappings:", "can't run /usr/bin/newuidmap: execve: permission denied"),
+        (no_new_privileges, "$.linux.uidMappings:", "no_new_privs"),
         (no_program_for_groups, "$.linux.gidMappings:", "package uidmap"),
         (host_sysfs, "$.mounts[5].type:", "only with a network namespace of the container's own"),
         (host_mqueue, "$.mounts[4].type:", "only with an ipc namespace"),
@@ -418,8 +450,10 @@ def test_without_cgroup(user: User, box: TestBundle) -> None:
         (["events"], "no cgroup of its own to watch"),
         (["update", "--memory", "64m"], "$.linux.resources.memory"),
         (["update", "--pids-limit", "5"], "$.linux.resources.pids"),
+        (["exec", "--cgroup", "below"], "no cgroup of its own to have one below (--cgroup)"),
     ):
-        line = last(user(*words, name, code=1))
+        done = user(*words, name, *(["true"] if words[0] == "exec" else []), code=255 if words[0] == "exec" else 1)
+        line = last(done)
         assert reason in line
         assert "Delegate=yes" in line
     assert user.state(name)["status"] == "running"

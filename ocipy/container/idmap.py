@@ -122,14 +122,38 @@ def _program(name: str, pid: int, maps: list[dict[str, int]]) -> None:
         args += [str(m["containerID"]), str(m["hostID"]), str(m["size"])]
     import subprocess  # not on root's path
 
-    done = subprocess.run(args, capture_output=True, text=True, check=False)
+    kind = name[3:6]
+    try:
+        done = subprocess.run(args, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise LaunchError(
+            f"can't run {args[0]}", config_path=f"$.linux.{kind}Mappings", code="id-map", syscall="execve",
+            errno=error.errno or 0,
+        ) from None  # fmt: skip
     if done.returncode:
-        kind = name[3:6]
         words = done.stderr.strip() or f"exit status {done.returncode}"
         raise LaunchError(
             " | ".join(words.removeprefix(f"{name}: ").split("\n")), config_path=f"$.linux.{kind}Mappings",
-            code="id-map", syscall=name, hint=_allowed(kind),
+            code="id-map", syscall=name, hint=_powerless(args[0]) or _allowed(kind),
         )  # fmt: skip
+
+
+def _powerless(path: str) -> str:
+    """Why newuidmap(1) runs with no more than the caller's own privileges; "" if it does not."""
+    import os as stdlib
+    import stat
+
+    if "\nNoNewPrivs:\t1\n" in os.read_text("/proc/self/status"):
+        return "the caller runs with no_new_privs, which makes setuid programs powerless"
+    if stdlib.statvfs(path).f_flag & stdlib.ST_NOSUID:
+        return f"{path} is on a file system that is mounted nosuid"
+    found = stdlib.stat(path)
+    if not (found.st_mode & stat.S_ISUID and found.st_uid == 0):
+        try:
+            stdlib.getxattr(path, "security.capability")
+        except OSError:
+            return f"{path} is neither setuid root nor has it file capabilities"
+    return ""
 
 
 def _allowed(kind: str) -> str:
@@ -145,6 +169,9 @@ def _allowed(kind: str) -> str:
         lines = [line.split(":") for line in os.read_text(file).splitlines()]
     except OSError as error:
         return f"{file}: {os.strerror(error.errno or 0).lower()}"
-    own = [(int(row[1]), int(row[2])) for row in lines if len(row) == 3 and row[0] in names]
+    own = [
+        (int(row[1]), int(row[2])) for row in lines
+        if len(row) == 3 and row[0] in names and row[1].isdecimal() and row[2].isdecimal()
+    ]  # fmt: skip
     words = ", ".join(f"{first}-{first + count - 1}" for first, count in own)
     return f"{file} allows {words or 'no ids'} to {' or '.join(sorted(names))}, besides one's own {kind}"
