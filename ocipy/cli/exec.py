@@ -128,6 +128,7 @@ def _below(record: Record, words: list[str]) -> Cgroup:
     Raises:
         UsageError: a word of another form, or a controller named twice.
         CgroupError: there is no such controller, or the path leads out.
+        Unsupported: the container has no cgroup of its own.
     """
     sub: dict[str, str] = {}
     for word in words:
@@ -147,6 +148,10 @@ def _below(record: Record, words: list[str]) -> Cgroup:
         cgroup = own.below(sub)
     except CgroupError as error:
         raise UsageError(f"--cgroup: {error.message}") from None
+    if not own.paths and any(path.strip("/") for path in sub.values()):
+        from ocipy.cgroups.explain import no_cgroup
+
+        raise no_cgroup("have one below (--cgroup)")
     for directory in set(cgroup.paths.values()):
         if not os.exists(directory):
             raise UsageError(f"--cgroup: {directory} does not exist")
