@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import OCIPY, Cli, TestBundle, end, fresh_id, until
 
-from ocipy import cgroups
+from ocipy import cgroups, host
 from ocipy.spec.validate import validate_document
 from ocipy.state import check_id
 
@@ -153,6 +153,19 @@ def test_kill(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     for words in (), ("KILL",), ("0",):
         assert "container not running" in cli("kill", name, *words, code=1).stderr
     cli("kill", "--all", name, "KILL")
+    cli("delete", name)
+
+
+def test_moved_out_of_its_cgroup(cli: Cli, bundle: TestBundle) -> None:
+    """Processes that somebody has moved out of the container's cgroup are found by its pid namespace: ps shows them,
+    and kill --all does not say that it has signalled whom it has not."""
+    name = cli.start(bundle.args(*SLEEP))
+    pid = cli.state(name)["pid"]
+    for hierarchy in host.cgroups().hierarchies:
+        Path(f"{hierarchy.directory()}/cgroup.procs").write_text(str(pid))
+    assert json.loads(cli("ps", "--format", "json", name).stdout) == [pid]
+    cli("kill", "--all", name, "KILL")
+    cli.wait_for(name, "stopped")
     cli("delete", name)
 
 

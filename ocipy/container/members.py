@@ -1,4 +1,5 @@
-"""The processes of a container that has no cgroup of its own (rootless): found by its pid namespace."""
+"""The processes of a container, by its cgroup; or, where it has none of its own (rootless) or was moved out of it, by
+its pid namespace."""
 
 from __future__ import annotations
 
@@ -10,14 +11,15 @@ from ocipy.errors import StateError
 def members(record: Record) -> list[int]:
     """The pids of a container's processes, as the caller's pid namespace has them.
 
-    Without a cgroup these are the processes in init's pid namespace, and what they have begun in namespaces below it.
+    Without a cgroup, or if nobody is in it, these are the processes in init's pid namespace, and what they have begun
+    in namespaces below it.
 
     Raises:
         StateError: there is neither a cgroup nor a pid namespace of the container's own.
     """
     cgroup = record.cgroup()
-    if cgroup is not None and cgroup.paths:
-        return cgroup.pids()
+    if cgroup is not None and cgroup.paths and (pids := cgroup.pids()):
+        return pids
     if not record.alive():
         return []
     namespace = own_namespace(record)

@@ -33,9 +33,7 @@ def kill(record: Record, signal: int, *, everyone: bool = False) -> None:
 
 def _signal_all(record: Record, signal: int) -> None:
     cgroup = record.cgroup()
-    if cgroup is not None and cgroup.paths:
-        if not cgroup.pids():
-            raise not_running(record)
+    if cgroup is not None and cgroup.paths and cgroup.pids():
         cgroup.kill(signal)
         return
     if not record.alive():
