@@ -36,7 +36,13 @@ def test_place(path: str | None, user: bool, expected: tuple[str, str]) -> None:
     assert unit.place(path, "c1", user) == expected
 
 
-@pytest.mark.parametrize("path", ["/a/b", "a", "a.slice:b", "a.slice:b:c:d", "a.slice:b:", "a.slice:b/../c:d", "a:b:é"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/b", "a", "a.slice:b", "a.slice:b:c:d", "a.slice:b:", "a.slice:b/../c:d", "a:b:é", "a.slice:b:c@d",
+        "a.slice:b:c@",
+    ],
+)  # fmt: skip
 def test_bad_path(path: str) -> None:
     """Anything else is an error of $.linux.cgroupsPath."""
     with pytest.raises(ConfigError) as caught:
@@ -67,7 +73,9 @@ def test_slices(group: str, expected: str) -> None:
     assert unit.directory("any.slice", "a-b.slice") == "/a.slice/a-b.slice"
 
 
-@pytest.mark.parametrize("group", ["a", ".slice", "-a.slice", "a--b.slice", "a-.slice", "a/b.slice", "../x.slice"])
+@pytest.mark.parametrize(
+    "group", ["a", ".slice", "-a.slice", "a--b.slice", "a-.slice", "a/b.slice", "../x.slice", "a@b.slice"]
+)
 def test_bad_slices(group: str) -> None:
     """systemd has no such slices."""
     with pytest.raises(ConfigError, match="invalid slice name"):

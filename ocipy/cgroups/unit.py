@@ -27,7 +27,8 @@ INFINITY = 2**64 - 1  # for systemd
 UNLIMITED = 1 << 62  # v1 shows no limit as the largest multiple of a page in 63 bits
 DEFAULT_PERIOD = 100000  # microseconds
 IDLE_SINCE, OOM_POLICY_SINCE = 252, 253  # versions of systemd: CPUWeight=idle; OOMPolicy of a scope
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@")
+#: of names of slices and scopes: those with an @, templates and their instances, are for other kinds of units
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\")
 
 #: section of linux.resources, keys of it that are about this, file, property
 _V2 = (
@@ -76,7 +77,7 @@ def place(cgroups_path: str | None, container_id: str, user: bool) -> tuple[str,
     if len(unit) > 255 or set(unit) - _LETTERS or not name:
         raise ConfigError(
             f"{unit!r} is no name of a unit", phase="cgroup", config_path=WHERE,
-            hint="systemd allows 255 letters, digits and :-_.\\@",
+            hint="systemd allows 255 letters, digits and :-_.\\",
         )  # fmt: skip
     return group or ("user.slice" if user else "system.slice"), unit
 
