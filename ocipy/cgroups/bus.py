@@ -205,9 +205,15 @@ class Bus:
 
 
 def blamed(refused: Refused, properties: list[Property]) -> Refused:
-    """The error with the config path of the property that it names."""
+    """The error with the config path of the property that it names. Of a value that has another type than the property
+    systemd names nothing; that can only be one of an annotation."""
     words = refused.message.replace(",", " ").replace("=", " ").split()
     refused.config_path = next((path for name, _, path in properties if name in words), "")
+    if not refused.config_path:
+        annotated = list(dict.fromkeys(path for _, _, path in properties if path.startswith("$.annotations")))
+        refused.config_path = annotated[0] if len(annotated) == 1 else ""
+        if annotated:
+            refused.hint = f"has it the type of the property? {', '.join(annotated)}"
     return refused
 
 
