@@ -287,6 +287,31 @@ def test_oom_event(cli: Cli, bundle: TestBundle) -> None:
     cli("delete", name)
 
 
+@needs("memory")
+def test_oom_event_of_init(cli: Cli, bundle: TestBundle) -> None:
+    """It also tells of the kill that ends the container."""
+    bundle.config["linux"]["resources"] = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+    hungry = "while [ ! -e /go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=200M count=1"
+    name = cli.start(bundle.sh(hungry))
+    with subprocess.Popen(
+        cli.command("events", "--interval", "1h", name), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    ) as process:
+
+        def watches() -> bool:
+            try:
+                links = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+            except FileNotFoundError:
+                return False  # one that was closed meanwhile
+            return any(link.endswith(("/memory.events", "[eventfd]")) for link in links)
+
+        until(watches)
+        (bundle.rootfs / "go").touch()
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [json.loads(line) for line in told.splitlines()] == [{"type": "oom", "id": name}]
+    cli("delete", name)
+
+
 # --- processes ---
 
 

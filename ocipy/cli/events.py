@@ -77,7 +77,8 @@ def _follow(record: Record, name: str, interval: float) -> None:
         due = monotonic() + interval
         while True:
             ready = dict(watch.poll(min(max(0.0, due - monotonic()) * 1000, _LONGEST)))
-            if oom.fileno() in ready:
+            # the kernel delays notifications: the end of an init that was killed comes before that of its kill
+            if oom.fileno() in ready or pidfd in ready:
                 for _ in range(oom.check()):
                     _print("oom", name, None)
             if pidfd in ready:
