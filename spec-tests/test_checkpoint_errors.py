@@ -171,6 +171,18 @@ def test_joined_namespace(criu: str, bundle: TestBundle, dump: Dump, kind: str) 
     assert "$.linux.namespaces[" in dump.said
 
 
+@pytest.mark.parametrize("kind", ["network", "pid", "ipc", "uts"])
+def test_lost_namespace(criu: str, cli: Cli, counter: Counter, dump: Dump, tmp_path: Path, kind: str) -> None:
+    """A namespace to join that is not there any more is an error of its path, and nothing is left."""
+    name = dump.start(counter.bundle)
+    cli("checkpoint", "--image-path", str(dump.path), name)
+    namespaces = counter.bundle.config["linux"]["namespaces"]
+    index = next(at for at, ns in enumerate(namespaces) if ns["type"] == kind)
+    namespaces[index]["path"] = str(tmp_path / "none")
+    dump.restore(counter.bundle, name, code=1)
+    assert f"$.linux.namespaces[{index}].path: can't open {tmp_path}/none: open: no such file" in dump.said
+
+
 def test_network_devices(criu: str, bundle: TestBundle, dump: Dump) -> None:
     """config-linux.md#network-devices: a restore moves none, and says so."""
     bundle.config["linux"]["netDevices"] = {"eth7": {}}

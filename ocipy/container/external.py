@@ -6,7 +6,7 @@ import os
 
 from ocipy import _os
 from ocipy.container.criu import pair
-from ocipy.errors import Unsupported
+from ocipy.errors import ConfigError, Unsupported
 from ocipy.plan.devices import is_bind
 from ocipy.plan.flags import NAMESPACE_FILES
 
@@ -137,12 +137,23 @@ def namespaces_to_restore(spec: dict[str, Any], first: int) -> tuple[dict[str, l
     """
     request: dict[str, list[bytes]] = {"inherit_fd": [], "join_ns": []}
     fds: list[int] = []
-    for kind, path in namespaces(spec).items():
-        if kind not in LEFT_OUT:
-            request["join_ns"].append(pair(NAMESPACE_FILES[kind], path))
+    for index, ns in enumerate((spec.get("linux") or {}).get("namespaces") or ()):
+        kind, path = ns["type"], ns.get("path")
+        if not path:
             continue
-        request["inherit_fd"].append(pair(LEFT_OUT[kind], first + len(fds)))
-        fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            for fd in fds:
+                os.close(fd)
+            raise ConfigError(f"can't open {path}", config_path=f"$.linux.namespaces[{index}].path", syscall="open",
+                              errno=error.errno or 0) from None  # fmt: skip
+        if kind in LEFT_OUT:
+            request["inherit_fd"].append(pair(LEFT_OUT[kind], first + len(fds)))
+            fds.append(fd)
+        else:
+            request["join_ns"].append(pair(NAMESPACE_FILES[kind], path))
+            os.close(fd)
     return request, fds
 
 
