@@ -45,10 +45,13 @@ def test_status(cli: Cli, bundle: TestBundle, dump: Dump) -> None:
         (["--status-fd", "77", "--lazy-pages"], "--status-fd 77: bad file descriptor"),
         (["--status-fd", "0", "--lazy-pages"], "--status-fd 0: not writable"),
         (["--status-fd", "-1"], "--status-fd"),
+        (["--lazy-pages"], "--lazy-pages: takes --page-server too"),
+        (["--page-server", "127.0.0.1:1"], "Can't connect to server 127.0.0.1:1"),
         (["--status-fd", "2"], "only with --lazy-pages"),
         (["--parent-path", "/tmp"], "--parent-path must be relative"),
         (["--parent-path", "../none"], "--parent-path ../none: no such file or directory"),
         (["--image-path", "/proc/none"], "--image-path /proc/none"),
+        (["--image-path", "/dev/null"], "--image-path /dev/null: not a directory"),
         (["--work-path", "/proc/none"], "--work-path /proc/none"),
     ],
 )
@@ -99,8 +102,11 @@ def test_not_root(open_bundle: TestBundle) -> None:
 def test_no_images(criu: str, bundle: TestBundle, dump: Dump) -> None:
     """A directory without a checkpoint is refused before anything is made."""
     dump.restore(bundle, fresh_id(), code=1)
+    assert f"--image-path {dump.path}: no such file or directory" in dump.said
+    dump.path.mkdir()
+    dump.restore(bundle, fresh_id(), code=1)
     assert "no complete checkpoint" in dump.said
-    assert not dump.path.exists()
+    assert list(dump.path.iterdir()) == []
 
 
 def test_no_pivot(criu: str, bundle: TestBundle, dump: Dump) -> None:

@@ -80,8 +80,13 @@ def checkpoint(record: Record, options: CheckpointOptions) -> None:
 
 
 def _check(options: CheckpointOptions) -> None:
-    if options.status_fd < 0:
-        return
+    if options.status_fd >= 0:
+        _check_status(options)
+    if options.lazy_pages and not options.page_server:
+        raise UsageError("--lazy-pages: takes --page-server too, the address at which the memory is to be had")
+
+
+def _check_status(options: CheckpointOptions) -> None:
     if not options.lazy_pages:
         raise UsageError("--status-fd: only with --lazy-pages")
     try:

@@ -131,7 +131,7 @@ def directory(path: str, flag: str, *, make: bool) -> int:
         UsageError: it can't be made or opened.
     """
     try:
-        if make:
+        if make and not os.path.exists(path):
             os.makedirs(path, 0o700, exist_ok=True)
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -264,13 +264,21 @@ class Refused(Exception):
         """The error for users: the decisive lines of the log, and where all of it is."""
         try:
             with open(log, errors="replace") as file:
-                lines = [line[line.index("Error (") :].strip() for line in file if "Error (" in line]
-                lines = [line for line in lines if "ing FAILED" not in line]  # it goes without saying
+                lines = [text for line in file if (text := _decisive(line))]
         except OSError:
             lines = []
         said = "\n".join(lines[-QUOTED:]) or self.words or f"it says {os.strerror(self.number).lower()}"
         where = f" (its log: {log})" if os.path.exists(log) else ""
         return Error(f"CRIU could not {what}: {said}{where}", code="criu", phase=phase)
+
+
+def _decisive(line: str) -> str:
+    """What a line of the log says of a failure; "" if nothing."""
+    if (at := line.find("Error (")) >= 0 and "ing FAILED" not in line:  # that goes without saying
+        return line[at:].strip()
+    if (at := line.find("Can't connect to server ")) >= 0:  # for CRIU that is no error but an information
+        return line[at:].strip()
+    return ""
 
 
 def require(launch: Callable[..., Launched], *features: int) -> None:

@@ -84,10 +84,10 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
         raise Unsupported("a restored container joins no resctrl class", config_path="$.linux.intelRdt")
     if options.lsm_mount_context and "selinux" not in host.facts().lsms:
         raise Unsupported("--lsm-mount-context: SELinux is not enabled on this host")  # CRIU would ignore it
+    os.close(criu.directory(options.image_path, "--image-path", make=False))
     streams = criu.read_descriptors(options.image_path)
     criu.require(partial(launch, plans.serve(*serve), given={}), *[criu.LAZY_PAGES] * options.lazy_pages)
-    for path, flag, make in ((options.image_path, "--image-path", False), (options.log_dir, "--work-path", True)):
-        os.close(criu.directory(path, flag, make=make))
+    os.close(criu.directory(options.log_dir, "--work-path", make=True))
     entry = store.create(container_id)
     record = Record.new(entry, bundle, spec, cgroup)
     build = _Restore(record, spec, cgroup, compiled, options.create, None)
