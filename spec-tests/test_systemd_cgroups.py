@@ -480,3 +480,13 @@ def test_user(session: User, box: TestBundle, wrap: str) -> None:
         assert len((directory / "cgroup.procs").read_text().split()) == 2
     session("delete", "--force", name)
     assert not directory.exists()
+
+
+def test_refused_user(user: User, box: TestBundle) -> None:
+    """A systemd that makes no unit for the caller has none to stop either: nothing is left that can't be deleted."""
+    user.environment = "export DBUS_SESSION_BUS_ADDRESS=unix:path=/run/dbus/system_bus_socket"
+    box.args("true").save()
+    done = user("--systemd-cgroup", "run", "--bundle", str(box.path), fresh_id(), code=1)
+    assert "systemd refused org.freedesktop.systemd1.Manager.StartTransientUnit" in done.stderr.splitlines()[-1]
+    assert "left" not in done.stderr
+    assert list(user.root.iterdir()) == []

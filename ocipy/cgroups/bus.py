@@ -151,8 +151,9 @@ class Bus:
         """Start a transient unit, and wait until it is.
 
         Raises:
-            CgroupError: one of that name exists (``code`` is ``cgroup-in-use``), or it could not be started; the
-                config path is that of the property that systemd speaks of.
+            CgroupError: one of that name exists (``code`` is ``cgroup-in-use``), systemd refuses to make one
+                (``systemd-unit``), or it could not be started; the config path is that of the property that systemd
+                speaks of.
         """
         given = [(name, value) for name, value, _ in properties]
         try:
@@ -168,6 +169,7 @@ class Bus:
                 raise CgroupError(
                     f"systemd has a unit {unit} already", code="cgroup-in-use", config_path="$.linux.cgroupsPath"
                 ) from None
+            refused.code = "systemd-unit"
             raise blamed(refused, properties) from None
         if result != "done":
             self.reset(unit)

@@ -231,7 +231,7 @@ class _Build:
         try:
             self.cgroup.adopt(pid, self.linux.get("resources") or {})
         except CgroupError as error:
-            self.own_cgroup = error.code != "cgroup-in-use"
+            self.own_cgroup = error.code not in ("cgroup-in-use", "systemd-unit")  # else there is none of ours
             raise
         self._furnish()
 
@@ -264,16 +264,16 @@ class _Build:
             for failed in self.devices.restore():
                 error.add_note(failed)
             self.devices.close()
-        if self.own_cgroup:
-            try:
+        try:
+            if self.own_cgroup:
                 self.cgroup.kill(9)
                 self.cgroup.delete()
-                if self.rdt is not None and self.own_rdt:
-                    self.rdt.remove(created=False)
-            except (Error, OSError) as second:
-                error.add_note(f"and something is left: {second}")
-                self.record.entry.close()
-                return  # the state directory stays, so that `delete` can try again
+            if self.rdt is not None and self.own_rdt:
+                self.rdt.remove(created=False)
+        except (Error, OSError) as second:
+            error.add_note(f"and something is left: {second}")
+            self.record.entry.close()
+            return  # the state directory stays, so that `delete` can try again
         if self.hooks_ran:
             # a failed createRuntime hook stops the container, whose poststop hooks are due (runtime.md#lifecycle)
             run_poststop(self.record, error)
