@@ -423,6 +423,8 @@ def test_state_directory(user: User, box: TestBundle) -> None:
     line = user.error(box)
     assert "can't use the state directory /run/ocipy" in line
     assert "XDG_RUNTIME_DIR is not set; --root" in line
+    user.environment = "export XDG_RUNTIME_DIR=run"  # relative: to be ignored
+    assert "XDG_RUNTIME_DIR is no absolute path; --root" in user.error(box)
     other = user.home / "run/other"
     done = user("--root", str(other), "run", "--bundle", str(box.args("echo", "x").save()), fresh_id())
     assert done.stdout == "x\n"

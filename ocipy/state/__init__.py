@@ -26,9 +26,10 @@ _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 
 def default_root() -> str:
-    """``/run/ocipy``; for a user other than the host's root below XDG_RUNTIME_DIR, where that is set (runc's rule)."""
-    runtime = os.getenv("XDG_RUNTIME_DIR")
-    return f"{runtime}/ocipy" if runtime and _own_runtime() else DEFAULT_ROOT
+    """``/run/ocipy``; for a user other than the host's root below XDG_RUNTIME_DIR, where that is set (runc's rule).
+    One that is relative is to be ignored (XDG base directories)."""
+    runtime = os.getenv("XDG_RUNTIME_DIR") or ""
+    return os.clean(f"{runtime}/ocipy") if runtime.startswith("/") and _own_runtime() else DEFAULT_ROOT
 
 
 def _own_runtime() -> bool:
@@ -253,8 +254,9 @@ class Store:
 def unusable(path: str, syscall: str, error: OSError) -> StateError:
     """The error for a state directory that can't be made, opened or read."""
     hint = "--root chooses another"
-    if path.startswith(DEFAULT_ROOT) and os.geteuid():
-        hint = f"XDG_RUNTIME_DIR is not set; {hint}"
+    runtime = os.getenv("XDG_RUNTIME_DIR") or ""
+    if path.startswith(DEFAULT_ROOT) and os.geteuid() and not runtime.startswith("/"):
+        hint = f"XDG_RUNTIME_DIR is {'no absolute path' if runtime else 'not set'}; {hint}"
     return StateError(
         f"can't use the state directory {path}", code="state-root", syscall=syscall, errno=error.errno or 0,
         hint=hint,
