@@ -289,6 +289,11 @@ def no_program_for_groups(user: User, box: TestBundle) -> None:
     map_ids(box, id_map((0, UID, 1)), ranges(box).config["linux"]["gidMappings"])
 
 
+def closed_root(user: User, box: TestBundle) -> None:
+    box.rootfs.chmod(0o700)
+    os.chown(box.rootfs, 0, 0)
+
+
 def host_sysfs(user: User, box: TestBundle) -> None:
     config_of(box)["/sys"].update(type="sysfs", source="sysfs", options=["ro"])
 
@@ -358,6 +363,7 @@ def part_of_a_tree(user: User, box: TestBundle) -> None:
         (no_permission, "$.linux.uidMappings:", "can't run /usr/bin/newuidmap: execve: permission denied"),
         (no_new_privileges, "$.linux.uidMappings:", "no_new_privs"),
         (no_program_for_groups, "$.linux.gidMappings:", "package uidmap"),
+        (closed_root, "$.mounts[0]:", "as the id maps have it, may not enter or change"),
         (host_sysfs, "$.mounts[5].type:", "only with a network namespace of the container's own"),
         (host_mqueue, "$.mounts[4].type:", "only with an ipc namespace"),
         (host_proc, "$.mounts[0].type:", "only with a pid namespace"),

@@ -28,6 +28,7 @@ _HINTS = {
     ("is_device", ENODEV): "in a user namespace no node can be made: the host's of the same path is bound",
     ("keyring", EDQUOT): "the user's keyrings are used up, /proc/key-users; --no-new-keyring makes none",
     ("open_tree", EINVAL): "in a user namespace what is mounted below a source goes with it: the option rbind",
+    ("attach", EACCES): "the container's root, as the id maps have it, may not enter or change the rootfs there",
     ("idmap", EPERM): "its ids are mapped already, or its file system belongs to another user namespace",
     ("idmap", EINVAL): "this kernel can't map the ids of its file system, or of one mounted below it",
     ("idmap", ENOSYS): "id-mapped mounts take Linux 5.12",
