@@ -273,12 +273,17 @@ def _prefix() -> str:
 
 def cgroups_left() -> list[str]:
     """Directories of this run's containers in any hierarchy."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    look = [line.split()[4] for line in lines if line.rpartition(" - ")[2].startswith("cgroup")]
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if line.rpartition(" - ")[2].startswith("cgroup"):
-            for directory, names, _ in os.walk(fields[4]):
-                found += [f"{directory}/{name}" for name in names if name.startswith(_prefix())]
+    while look:  # os.walk would be at its end a thousand directories deep
+        directory = look.pop()
+        try:
+            below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # another's, gone meanwhile
+        found += [path for path in below if os.path.basename(path).startswith(_prefix())]
+        look += below
     return found
 
 
