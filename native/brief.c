@@ -141,10 +141,12 @@ static int start(const struct container *c) {
     return 0;
 }
 
+/* What can't be printed at all is left to the interpreter, which says why. */
 static int print(const char *text) {
+    const char *start = text;
     for (size_t left = strlen(text); left;) {
         ssize_t n = write(STDOUT_FILENO, text, left);
-        if (n <= 0) return 1;
+        if (n <= 0) return text == start ? -1 : 1;
         text += n;
         left -= (size_t)n;
     }
