@@ -144,31 +144,77 @@ int ocipy_launch(struct ocipy_launch *l) {
     return 0;
 }
 
+/* --- the init helper's copy --- */
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U /* Linux 6.3 */
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020 /* Linux 6.3 */
+#endif
+
+static int copy_into(int fd, int in) {
+    struct stat st;
+    if (fstat(in, &st) < 0) return -errno;
+    for (off_t left = st.st_size; left > 0;) {
+        ssize_t n = sendfile(fd, in, NULL, (size_t)left);
+        if (n <= 0) return n < 0 ? -errno : -EIO;
+        left -= n;
+    }
+    return fchmod(fd, 0555) < 0 ? -errno : 0; /* whoever it is given to: everybody may execute it */
+}
+
+static int memfd_copy(int in) {
+    int fd = memfd_create("ocipy-init", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create("ocipy-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return -errno;
+    int e = copy_into(fd, in), seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    /* a container must not take our right to execute it: where there is no such seal, see ocipy.container.channel */
+    if (!e && fcntl(fd, F_ADD_SEALS, seals | F_SEAL_EXEC) < 0 && fcntl(fd, F_ADD_SEALS, seals) < 0) e = -errno;
+    if (e) close(fd);
+    return e ? e : fd;
+}
+
+/* In a file system that nobody else has, on a mount that is read-only for good: it is detached. */
+static int tmpfs_copy(int in) {
+    int fs = (int)syscall(SYS_fsopen, "tmpfs", 1u /* FSOPEN_CLOEXEC */), mnt = -1, fd = -1, e = 0;
+    if (fs < 0) return -errno;
+    if (syscall(SYS_fsconfig, fs, 6u /* CMD_CREATE */, NULL, NULL, 0) < 0 ||
+        (mnt = (int)syscall(SYS_fsmount, fs, 1u, 2u | 4u /* NOSUID, NODEV */)) < 0 ||
+        (fd = openat(mnt, "ocipy-init", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0500)) < 0)
+        e = -errno;
+    if (!e) e = copy_into(fd, in);
+    if (fd >= 0) close(fd);
+    struct {
+        uint64_t set, clear, propagation, userns;
+    } readonly = {.set = 1};
+    if (!e && syscall(SYS_mount_setattr, mnt, "", AT_EMPTY_PATH, &readonly, sizeof readonly) < 0) e = -errno;
+    if (!e && (fd = openat(mnt, "ocipy-init", O_RDONLY | O_CLOEXEC)) < 0) e = -errno;
+    close(fs);
+    if (mnt >= 0) close(mnt);
+    return e ? e : fd;
+}
+
 /* An unwritable copy of a program: what the container can reach as /proc/self/exe while it starts is
- * neither the file nor open to change (CVE-2019-5736). */
+ * neither the file nor open to change (CVE-2019-5736). With vm.memfd_noexec=2 nothing in a memfd can be executed
+ * (-EACCES): then a copy of another kind; or for a user, who can make none, the file itself, if it is another's and
+ * not the user's to change. */
 int ocipy_sealed_copy(const char *path) {
     int in = open(path, O_RDONLY | O_CLOEXEC);
     if (in < 0) return -errno;
-    struct stat st;
-    int e = 0, fd = memfd_create("ocipy-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0 || fstat(in, &st) < 0) {
-        e = errno;
-    } else {
-        off_t left = st.st_size;
-        while (left > 0) {
-            ssize_t n = sendfile(fd, in, NULL, (size_t)left);
-            if (n <= 0) {
-                e = n < 0 ? errno : EIO;
-                break;
-            }
-            left -= n;
-        }
-        if (!e && fchmod(fd, 0500) < 0) e = errno;
-        if (!e && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) e = errno;
+    int fd = memfd_copy(in);
+    if (fd == -EACCES) {
+        struct stat st;
+        fd = lseek(in, 0, SEEK_SET) < 0 ? -errno : tmpfs_copy(in);
+        if (fd == -EPERM && fstat(in, &st) == 0 && st.st_uid != geteuid() && access(path, W_OK) < 0) return in;
     }
     close(in);
-    if (e && fd >= 0) close(fd);
-    return e ? -e : fd;
+    return fd;
+}
+
+/* Nobody changes any more what was written: a process that can look into the helper's descriptors could. */
+int ocipy_seal(int fd) {
+    return result(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
 }
 
 /* --- the message channel --- */

@@ -14,6 +14,7 @@ struct ocipy_launch {
 
 int ocipy_launch(struct ocipy_launch *l);
 int ocipy_sealed_copy(const char *path);
+int ocipy_seal(int fd);
 int ocipy_channel(int fds[2]);
 int ocipy_listen(int dirfd, const char *name);
 int ocipy_connect(int dirfd, const char *name);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _struct import calcsize, pack, unpack_from
 from _thread import allocate_lock
+from errno import EACCES, EPERM
 
 from ocipy import _os as os
 from ocipy._native import ffi, lib
@@ -13,6 +14,7 @@ from ocipy.plan.builder import NO_FAULT, Plan
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 
 SYNC, FORKED, READY, ERROR, ACK, START, PART, LISTENER = 1, 2, 3, 4, 5, 6, 7, 8
@@ -38,12 +40,27 @@ def check(result: int) -> int:
     return result
 
 
-def helper() -> int:
-    """The sealed copy of the init helper: made once per process, since nothing can write to it."""
+def helper(fresh: bool = False) -> int:
+    """The sealed copy of the init helper, for the caller to close. It is made once: nothing can write to it.
+
+    Args:
+        fresh: make a new one.
+
+    Raises:
+        LaunchError: it can't be made.
+    """
     with _helper_lock:
-        if not _helper:
-            _helper.append(check(lib.ocipy_sealed_copy(f"{os.dirname(__file__)}/../_init".encode())))
-        return _helper[0]
+        if fresh or not _helper:
+            made = lib.ocipy_sealed_copy(f"{os.dirname(__file__)}/../_init".encode())
+            if made < 0:
+                raise LaunchError(
+                    "can't copy the init helper", syscall="memfd_create", errno=-made,
+                    hint="the sysctl vm.memfd_noexec is 2" if made == -EACCES or made == -EPERM else "",
+                )  # fmt: skip
+            for old in _helper:
+                os.close(old)
+            _helper[:] = [made]
+        return int(os.dup(_helper[0]))
 
 
 def check_open(*fds: int) -> None:
@@ -244,16 +261,21 @@ def launch(
     check(lib.ocipy_channel(ends))
     channel, theirs, plan_fd = Channel(ends[0]), ends[1], -1
     try:
-        plan_fd = os.memfd_create("ocipy-plan", 1)  # MFD_CLOEXEC
+        plan_fd = os.memfd_create("ocipy-plan", 3)  # MFD_CLOEXEC, MFD_ALLOW_SEALING
         while data:
             data = data[os.write(plan_fd, data) :]
+        check(lib.ocipy_seal(plan_fd))
         fds = [*stdio, *preserve, theirs, plan_fd, *(given[name] for name in plan.given)]
         array = ffi.new("int[]", fds)
         base = ffi.new("char[]", b"%d" % (3 + len(preserve)))
         request = ffi.new("struct ocipy_launch *")
-        request.helper, request.cgroup, request.flags = helper(), cgroup_fd, plan.clone_flags
+        request.cgroup, request.flags = cgroup_fd, plan.clone_flags
         request.count, request.fds, request.base = len(fds), array, base
-        result = lib.ocipy_launch(request)
+        result = _launch(request)
+        if result == -EACCES:
+            # A container may have taken our right to execute the copy, by its mode, owner or access list, through the
+            # /proc/PID/exe of one that was launched before: it has no way to a fresh one.
+            result = _launch(request, fresh=True)
         if result < 0:
             raise LaunchError(
                 "can't start the container's first process", syscall="clone3", errno=-result,
@@ -267,6 +289,14 @@ def launch(
             os.close(plan_fd)
         os.close(theirs)
     return Launched(plan, request.pid, request.pidfd, channel)
+
+
+def _launch(request: Any, fresh: bool = False) -> int:
+    request.helper = helper(fresh)
+    try:
+        return int(lib.ocipy_launch(request))
+    finally:
+        os.close(request.helper)
 
 
 #: code of a failed exec or look-up, by errno
