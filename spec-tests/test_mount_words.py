@@ -401,11 +401,23 @@ def test_remount_refused(
 
 
 def test_remount_of_another(cli: Cli, bundle: TestBundle) -> None:
-    """remount: where by the time something else is mounted, that is not touched."""
-    (bundle.rootfs / "way").symlink_to("/t")
-    add(bundle, "/way", "tmpfs", "tmpfs")
-    add(bundle, "/t", "proc", "proc")
-    where = add(bundle, "/way", "", "", "remount", "size=1m")
+    """remount: where by the time something else is, that is not touched."""
+    (bundle.rootfs / "way/below").mkdir(parents=True)
+    (bundle.path / "other/below").mkdir(parents=True)
+    add(bundle, "/way/below", "tmpfs", "tmpfs")
+    add(bundle, "/way", "", "other", "bind")
+    where = add(bundle, "/way/below", "", "", "remount", "size=1m")
     line = refusal(cli, bundle)
     assert where in line
     assert "another file system is there" in line
+
+
+def test_remount_of_what_is_covered(cli: Cli, bundle: TestBundle) -> None:
+    """remount is of the mount that the config made, whatever has come upon it since."""
+    (bundle.rootfs / "way").symlink_to("/t")
+    add(bundle, "/way", "tmpfs", "tmpfs")
+    add(bundle, "/t", "proc", "proc")
+    add(bundle, "/way", "", "", "remount", "size=1m")
+    out = cli.run(bundle.sh("grep ' /t ' /proc/mounts")).stdout.splitlines()
+    assert [line.split()[2] for line in out] == ["tmpfs", "proc"]
+    assert "size=1024k" in out[0]

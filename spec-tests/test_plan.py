@@ -78,9 +78,9 @@ def test_typical_order(config: dict[str, Any]) -> None:
     assert compiled.given == ["listen"]
     found = names(compiled)
     expected = [
-        "unshare", "setsid", "loopback", "keyring", "hostname", "propagation", "bind_root",
-        *["new_fs", "attach"] * 5, "sync", *["mknod"] * 6, *["symlink"] * 6, "mkdir",
-        *["readonly"] * 5, *["mask"] * 4, "pivot_root",
+        "unshare", "setsid", "loopback", "keyring", "hostname", "sync", "propagation", "bind_root",
+        *["new_fs", "attach"] * 5, *["mknod"] * 6, *["symlink"] * 6, "mkdir",
+        *["readonly"] * 5, *["mask"] * 4, "pivot_root", "null_stdio",
         "bounding", "cwd", "user", "cwd", "no_new_privs", "caps", "lookup", "ready", "wait_start", "exec",
     ]  # fmt: skip
     assert found == expected
@@ -170,7 +170,10 @@ def test_cgroup_namespace_after_membership(config: dict[str, Any]) -> None:
         n for n, op in enumerate(compiled.ops) if op.name == "sync" and op.values == (ops.SYNC_CGROUP,)
     )
     assert compiled.ops[membership + 1].values == (flags.NAMESPACES["cgroup"],)
-    assert compiled.ops[membership + 2].values[1] == "cgroup2"
+    assert compiled.ops[membership + 2].name == "propagation"  # before any mount, whose pages the cgroup pays for
+    kinds = [n for n, op in enumerate(compiled.ops) if op.name == "new_fs" and op.values[1] == "cgroup2"]
+    assert len(kinds) == 1
+    assert kinds[0] > membership
 
 
 def test_root_is_last(config: dict[str, Any]) -> None:
@@ -472,8 +475,9 @@ def test_id_maps_of_the_container(config: dict[str, Any]) -> None:
     joined = compile_(config)
     assert [where for _, where in joined.id_maps.values()] == ["$.mounts[1]"]
     found = names(joined)
-    assert found[:5] == ["open_tree", "open_ns", "idmap", "open_tree", "idmap"]
-    assert find(joined, "open_ns")[0][1:] == ("/proc/1/ns/user", flags.NAMESPACES["user"], "")
+    # the namespaces to join are opened first of all
+    assert found[:6] == ["open_ns", "open_tree", "open_ns", "idmap", "open_tree", "idmap"]
+    assert find(joined, "open_ns")[1][1:] == ("/proc/1/ns/user", flags.NAMESPACES["user"], "")
 
 
 def test_id_maps_refused(config: dict[str, Any]) -> None:
@@ -545,13 +549,13 @@ def test_numbers_and_names() -> None:
 
 def test_layouts() -> None:
     """Each handler reads what its operation's layout writes, in that order."""
-    reads = {"rd_u32": "I", "rd_u64": "Q", "rd_str": "s", "rd_strs": "S", "rd_bytes": "b"}
+    reads = {"rd_u32": "I", "rd_u64": "Q", "rd_str": "s", "rd_strs": "S", "rd_bytes": "b", "in_mount": "IIs"}
     sources = "\n".join(path.read_text() for path in sorted(INIT.glob("*.c")))
     for kind in ops.KINDS:
         match = re.search(rf"^int op_{kind.name}\(.*?^}}", sources, re.MULTILINE | re.DOTALL)
         assert match, kind.name
         body = match.group()
-        found = "".join(reads[name] for name in re.findall(r"\b(rd_\w+)\(", body))
+        found = "".join(reads[name] for name in re.findall(r"\b(rd_\w+|in_mount)\(", body))
         assert found == kind.layout.replace("P", "III"), kind.name
 
 
@@ -651,8 +655,11 @@ def test_words(config: dict[str, Any]) -> None:
     queue = copy.deepcopy(config)
     queue["mounts"].append({"destination": "/q", "type": "mqueue"})
     queue["linux"]["mountLabel"] = "u:r:t:s0"
+    clocks = user_namespace(copy.deepcopy(config))
+    clocks["linux"]["namespaces"].append({"type": "time"})
+    clocks["linux"]["timeOffsets"] = {"boottime": {"secs": 1}}
     plans = [
-        rich_plan, compile_(user_namespace(joined)), compile_(config, no_pivot=True),
+        rich_plan, compile_(clocks), compile_(user_namespace(joined)), compile_(config, no_pivot=True),
         compile_(rich(config), host(V1)),
         plan.compile_exec(rich(config), host(), plan.Options("/b", "c"), 0x20000000),
         compile_(queue, host(lsms=("selinux",))),

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import select
+import signal
 import socket
 import struct
 import threading
@@ -297,17 +298,16 @@ def test_agent_hangs_up(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
         listener.bind(str(path))
         listener.listen()
         notify(bundle, path, "mkdir")
-        # between the connection and the filter, a startContainer hook waits until the agent has hung up
-        wait = "while ! test -e /closed; do sleep 0.02; done"
-        bundle.config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", wait]}]}
+        name = cli.create(bundle.args("sleep", "60"))
+        pid = cli.state(name)["pid"]
+        os.kill(pid, signal.SIGSTOP)  # between the connection and the filter, until the agent has hung up
 
         def hang_up() -> None:
             listener.accept()[0].close()
-            (bundle.rootfs / "closed").touch()
+            os.kill(pid, signal.SIGCONT)
 
         thread = threading.Thread(target=hang_up)
         thread.start()
-        name = cli.create(bundle.args("sleep", "60"))
         error = cli("start", name, code=1).stderr
         thread.join()
     assert WHERE in error

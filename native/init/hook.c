@@ -73,7 +73,14 @@ int op_hook(struct ctx *c, struct rd *r) {
         dup2(in, 0);
         dup2(pipes[1], 1);
         dup2(pipes[1], 2);
-        syscall(SYS_close_range, 3u, ~0u, 0u); /* what is preserved is for the program */
+        /* what is preserved is for the program; the channel, for a listener, is closed by the exec */
+        if (c->sock >= 0 && c->sock != 3 && dup3(c->sock, 3, O_CLOEXEC) == 3) c->sock = 3;
+        syscall(SYS_close_range, 4u, ~0u, 0u);
+        if (c->sock == 3) fcntl(3, F_SETFD, FD_CLOEXEC);
+        if (c->hook_filter && load_filter(c, c->hook_filter_flags, c->hook_filter, c->hook_filter_size) < 0) {
+            dprintf(2, "seccomp: %s\n", *c->text ? c->text : words(errno));
+            _exit(127);
+        }
         execve(path, args, env);
         dprintf(2, "%s: %s\n", path, words(errno));
         _exit(127);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "ops.h"
@@ -22,6 +23,7 @@
 #define TEXT_MAX 4096
 #define STATE_MAX (1 << 20) /* bytes of a container's state: of .bss, so unused ones cost nothing */
 #define NO_OP 0xffffffffu
+#define NO_SLOT 0xffffffffu
 
 /* Messages on the SOCK_SEQPACKET channel; ocipy/container/channel.py has the other half. */
 enum msg_type { MSG_SYNC = 1, MSG_FORKED = 2, MSG_READY = 3, MSG_ERROR = 4, MSG_ACK = 5, MSG_START = 6, MSG_PART = 7, MSG_LISTENER = 8 };
@@ -36,10 +38,11 @@ struct msg {
 struct ctx {
     int sock;   /* to whom we report: create's socket, later start's connection; -1 between */
     int base;   /* the first descriptor that is ours; those below go to the user's program */
-    int listen; /* slot of the socket on which `start` calls */
     int proc;   /* O_PATH of a verified procfs */
     int root;   /* O_PATH of the container's root, once bound or entered */
-    int null;   /* O_PATH of the verified /dev/null of the host */
+    int null;   /* a mount of a null device, once one is needed */
+    bool null_attached;
+    int private; /* root of the helper's own file system (private.c) */
     int empty;  /* a read-only tmpfs, once it covers a masked directory */
     int tty;    /* pty slave, once made */
     uint32_t op;
@@ -47,11 +50,14 @@ struct ctx {
     bool timed;
     bool pinned; /* to CPUs that the config names */
     uint32_t times[MAX_OPS]; /* microseconds per operation */
+    uint32_t given; /* slots that were filled at launch: the first ones */
     int slots[MAX_SLOTS];
     const char *syscall; /* what failed */
     char text[TEXT_MAX]; /* more about it */
     const char *state;   /* container state JSON, for hooks */
     size_t state_size;
+    const uint8_t *hook_filter; /* seccomp program for the hooks from now on, if there is one */
+    uint32_t hook_filter_size, hook_filter_flags;
     const char *path; /* the executable, once looked up */
     char *home;       /* HOME=... for it, unless its environment has one */
 };
@@ -77,6 +83,7 @@ int failf(struct ctx *c, const char *syscall, int e, const char *format, ...) /*
 int msg_send(struct ctx *c, uint32_t type, int32_t value, const void *text, size_t size, int fd);
 int msg_recv(struct ctx *c, struct msg *m, char *text, size_t size);
 int keep_only(struct ctx *c, int *fd); /* closes all of ours but one */
+void close_paths(struct ctx *c);       /* closes what leads to files */
 int msg_await(struct ctx *c, uint32_t type, const char **text, size_t *size); /* ACK, most often */
 
 /* --- system calls glibc 2.36 has no wrapper for, or an unsuitable one --- */
@@ -92,12 +99,20 @@ int in_root_parent(struct ctx *c, const char *path, const char **last);    /* it
 int in_root_file(struct ctx *c, const char *path);                         /* a file or anything, made if missing */
 int in_root_entry(struct ctx *c, const char *path, bool dir);              /* the same, but a link itself */
 int proc_fd(struct ctx *c);                                                /* verified procfs */
-int null_fd(struct ctx *c);                                                /* verified /dev/null */
+int in_mount(struct ctx *c, struct rd *r, const char **path);              /* below a mount that a slot holds */
+bool same_place(int a, int b);
 bool is_procfs(int fd);
 int chmod_fd(struct ctx *c, int fd, mode_t mode);
 
+/* --- the helper's own file system --- */
+int null_mount(struct ctx *c); /* to be attached once */
+bool is_null(const struct stat *st);
+int mount_aside(struct ctx *c, const char *type, const char *source, unsigned long flags, const char *data);
+
+int slot_attr(struct ctx *c, uint32_t index, uint64_t set);
 int late_attr(struct ctx *c, int fd, uint64_t set); /* MOUNT_ATTR_* on an attached mount, before 5.12 */
 int write_all(int fd, const char *data, size_t size);
+int load_filter(struct ctx *c, unsigned flags, const uint8_t *program, uint32_t size);
 int set_groups(struct ctx *c, size_t count, const gid_t *groups);
 void deadly(bool on);
 int diagnose_exec(struct ctx *c, const char *path, int error);

@@ -138,6 +138,7 @@ static int run(struct ctx *c, const uint8_t *plan, size_t size) {
     c->timed = rd_u32(&r) != 0;
     if (r.bad || magic != OCIPY_PLAN_MAGIC || version != OCIPY_PLAN_VERSION || count > MAX_OPS || given > MAX_SLOTS)
         return failf(c, NULL, -EPROTO, "bad plan header");
+    c->given = given;
     for (uint32_t i = 0; i < MAX_SLOTS; i++) c->slots[i] = i < given ? c->base + 2 + (int)i : -1;
     for (c->op = 0; c->op < count; c->op++) {
         uint32_t code = rd_u32(&r);
@@ -166,7 +167,7 @@ int main(int argc, char **argv) {
     if (c.base < 3) return 125;
     c.sock = c.base;
     c.op = NO_OP;
-    c.listen = c.proc = c.root = c.null = c.empty = c.tty = -1;
+    c.proc = c.root = c.null = c.private = c.empty = c.tty = -1;
     prctl(PR_SET_NAME, "ocipy-init");
     /* Nothing of ours may reach the user's program: closed on exec from the first moment on
      * (and once more just before it, op_exec). CVE-2024-21626. */

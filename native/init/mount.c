@@ -22,7 +22,8 @@ enum {
     ATTACH_OVER_ROOT = 4,
     ATTACH_NO_FOLLOW = 8,
     ATTACH_COPY_LINK = 16,
-    ATTACH_DEVICE = 32
+    ATTACH_DEVICE = 32,
+    ATTACH_KEEP = 64
 };
 
 /* mount attributes asked of a kernel without mount_setattr (before 5.12): set when the mount is attached */
@@ -102,6 +103,14 @@ int op_mount_attr(struct ctx *c, struct rd *r) {
     return n < 0 ? fail(c, "mount_setattr") : 0;
 }
 
+/* Attributes of the mount in a slot, at once or, before Linux 5.12, when it is attached. */
+int slot_attr(struct ctx *c, uint32_t index, uint64_t set) {
+    if (sys_mount_setattr(c->slots[index], 0, set, 0, 0, -1) == 0) return 0;
+    if (errno != ENOSYS) return fail(c, "mount_setattr");
+    late_set[index] = set;
+    return 0;
+}
+
 /* idmap(slot, slot of a user namespace, recursive, source, which is for words): the mount shows ids as that namespace
  * maps them. Only a mount that was never attached can be changed so, and only by who is root where its file system
  * belongs to. */
@@ -146,6 +155,11 @@ static int mountpoint(struct ctx *c, const char *path, bool dir, unsigned flags)
     if (!(flags & ATTACH_IN_PROC) && is_procfs(at)) {
         close(at);
         return failf(c, NULL, -EPERM, "%s is inside of a procfs", path);
+    }
+    /* an image has /data -> /, and the config a volume on /data */
+    if (!(flags & ATTACH_OVER_ROOT) && same_place(at, c->root)) {
+        close(at);
+        return failf(c, NULL, -EINVAL, "%s leads to the root itself", path);
     }
     return at;
 }
@@ -216,6 +230,8 @@ int op_attach(struct ctx *c, struct rd *r) {
         /* a mount on "/" is the root from now on */
         close(c->root);
         c->root = *s;
+    } else if (e == 0 && (flags & ATTACH_KEEP)) {
+        return 0;
     } else {
         close(*s);
     }
@@ -223,31 +239,28 @@ int op_attach(struct ctx *c, struct rd *r) {
     return e;
 }
 
-/* legacy_mount(type, source, path, flags, data, attach flags): what fsconfig can't carry (a value of over 255
- * bytes, as overlay's lowerdir). */
+/* legacy_mount(slot, type, source, flags, data): what fsconfig can't carry (a value of over 255 bytes, as overlay's
+ * lowerdir). */
 int op_legacy_mount(struct ctx *c, struct rd *r) {
-    const char *type = rd_str(r), *source = rd_str(r), *path = rd_str(r);
+    int *s = slot(c, rd_u32(r));
+    const char *type = rd_str(r), *source = rd_str(r);
     unsigned long flags = rd_u64(r);
     const char *data = rd_str(r);
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
     size_t room = (size_t)sysconf(_SC_PAGESIZE) - 1; /* mount(2) takes the beginning of what is longer */
     if (strlen(data) > room) return failf(c, NULL, -E2BIG, "%zu bytes of options, of which mount(2) takes %zu", strlen(data), room);
-    int at = mountpoint(c, path, true, rd_u32(r));
-    if (at < 0) return at;
-    int dir = proc_fd(c);
-    if (dir < 0) return dir;
-    char link[40];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", at);
-    int e = mount(source, link, type, flags, *data ? data : NULL) < 0 ? fail(c, "mount") : 0;
-    close(at);
-    return e;
+    int fd = mount_aside(c, type, source, flags, *data ? data : NULL);
+    if (fd < 0) return fd;
+    *s = fd;
+    return 0;
 }
 
-/* remount(path, set, clear, propagation, recursive): an existing mount of the container's root. */
+/* remount(slot, bytes of the path to what it holds, path, set, clear, propagation, recursive): a mount of ours. */
 int op_remount(struct ctx *c, struct rd *r) {
-    const char *path = rd_str(r);
+    const char *path;
+    int fd = in_mount(c, r, &path);
     uint64_t set = rd_u64(r), clear = rd_u64(r), propagation = rd_u64(r);
     unsigned flags = rd_u32(r) ? AT_RECURSIVE : 0;
-    int fd = in_root(c, path, O_PATH);
     if (fd < 0) return fd;
     int e = 0;
     if (sys_mount_setattr(fd, flags, set, clear, propagation, -1) < 0)
@@ -256,10 +269,12 @@ int op_remount(struct ctx *c, struct rd *r) {
     return e;
 }
 
-/* file_label(path, SELinux label): of the root of a file system that has labels and takes no context= option. */
+/* file_label(slot, bytes of the path to what it holds, path, SELinux label): of the root of a file system that has labels
+ * and takes no context= option. */
 int op_file_label(struct ctx *c, struct rd *r) {
-    const char *path = rd_str(r), *label = rd_str(r);
-    int fd = in_root(c, path, O_PATH);
+    const char *path;
+    int fd = in_mount(c, r, &path);
+    const char *label = rd_str(r);
     if (fd < 0) return fd;
     int e = proc_fd(c);
     char link[40];
@@ -269,16 +284,19 @@ int op_file_label(struct ctx *c, struct rd *r) {
     return e;
 }
 
-/* remount_fs(path, f_type, options): options of a file system that is the container's own. fspick takes the root of a
+/* remount_fs(slot, bytes of the path to what it holds, path, f_type, options): options of a file system that is the container's own. fspick takes the root of a
  * mount only, and the type is asked for once more: who shares a directory with us may have moved the path. */
 int op_remount_fs(struct ctx *c, struct rd *r) {
-    const char *path = rd_str(r);
+    const char *path;
+    int at = in_mount(c, r, &path);
     uint64_t magic = rd_u64(r);
     uint32_t count;
     char **options = rd_strs(r, &count);
-    if (r->bad) return 0;
-    int at = in_root(c, path, O_PATH);
     if (at < 0) return at;
+    if (r->bad) {
+        close(at);
+        return 0;
+    }
     struct statfs st;
     int e = 0, fs = -1;
     if (fstatfs(at, &st) < 0)

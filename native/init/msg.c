@@ -122,13 +122,29 @@ int op_sync(struct ctx *c, struct rd *r) {
     return 0;
 }
 
+static void close_one(int *fd) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+/* Closes what leads to files of the host or outside of the root: the working directory and the program are looked up as
+ * the config and the image name them, which may be /proc/self/fd/N. */
+void close_paths(struct ctx *c) {
+    close_one(&c->proc);
+    close_one(&c->root);
+    close_one(&c->null);
+    close_one(&c->private);
+    close_one(&c->empty);
+    for (uint32_t i = c->given; i < MAX_SLOTS; i++) close_one(&c->slots[i]);
+}
+
 /* Leaves none of our descriptors open but one. What waits for long, or becomes the program next, may be looked into
  * through /proc/PID/fd by others of the same rights: they must not find the host's procfs there. */
 int keep_only(struct ctx *c, int *fd) {
     int kept = *fd;
     if (kept != c->base && dup3(kept, c->base, O_CLOEXEC) < 0) return fail(c, "dup3");
     if (syscall(SYS_close_range, (unsigned)c->base + 1, ~0u, 0u) < 0) return fail(c, "close_range");
-    c->sock = c->proc = c->root = c->null = c->empty = c->tty = -1;
+    c->sock = c->proc = c->root = c->null = c->private = c->empty = c->tty = -1;
     for (int i = 0; i < MAX_SLOTS; i++) c->slots[i] = -1;
     *fd = c->base;
     return 0;

@@ -187,6 +187,15 @@ bool is_procfs(int fd) {
     return fstatfs(fd, &st) == 0 && st.f_type == PROC_SUPER_MAGIC;
 }
 
+static int put(struct ctx *c, int fd, const char *value) {
+    size_t size = strlen(value);
+    ssize_t n = write(fd, value, size);
+    int e = n < 0 ? fail(c, "write") : 0;
+    if (n >= 0 && (size_t)n < size) /* of a list that is too long a sysctl takes the beginning */
+        e = failf(c, NULL, -EINVAL, "only the first %zd bytes were taken: a value too many", n);
+    return e;
+}
+
 /* proc_write(path below /proc, value): sysctls, oom_score_adj, timens_offsets. Through a verified procfs that
  * was opened on the host's side, and never across a mount inside it (CVE-2019-16884, CVE-2025-52881). */
 int op_proc_write(struct ctx *c, struct rd *r) {
@@ -195,11 +204,29 @@ int op_proc_write(struct ctx *c, struct rd *r) {
     if (dir < 0) return dir;
     int fd = sys_openat2(dir, path, O_WRONLY, 0, 0x01 | 0x02 | 0x08 /* NO_XDEV, NO_MAGICLINKS, BENEATH */);
     if (fd < 0) return fail(c, "openat2");
-    size_t size = strlen(value);
-    ssize_t n = write(fd, value, size);
-    int e = n < 0 ? fail(c, "write") : 0;
-    if (n >= 0 && (size_t)n < size) /* of a list that is too long a sysctl takes the beginning */
-        e = failf(c, NULL, -EINVAL, "only the first %zd bytes were taken: a value too many", n);
+    int e = put(c, fd, value);
     close(fd);
+    return e;
+}
+
+/* proc_open(slot, path below /proc): to be written later, with the rights that we have now. */
+int op_proc_open(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r));
+    const char *path = rd_str(r);
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int dir = proc_fd(c);
+    if (dir < 0) return dir;
+    *s = sys_openat2(dir, path, O_WRONLY, 0, 0x01 | 0x02 | 0x08);
+    return *s < 0 ? fail(c, "openat2") : 0;
+}
+
+/* put(slot, value) */
+int op_put(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r));
+    const char *value = rd_str(r);
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int e = put(c, *s, value);
+    close(*s);
+    *s = -1;
     return e;
 }

@@ -26,6 +26,8 @@
     X(19, root_ids, op_root_ids)         \
     X(20, dumpable, op_dumpable)         \
     X(21, proc_write, op_proc_write)     \
+    X(22, proc_open, op_proc_open)       \
+    X(23, put, op_put)                   \
     X(30, propagation, op_propagation)   \
     X(31, bind_root, op_bind_root)       \
     X(32, open_root, op_open_root)       \
@@ -48,6 +50,7 @@
     X(58, remount_fs, op_remount_fs)     \
     X(60, console, op_console)           \
     X(61, stdio, op_stdio)               \
+    X(62, null_stdio, op_null_stdio)     \
     X(70, rlimit, op_rlimit)             \
     X(71, umask, op_umask)               \
     X(72, bounding, op_bounding)         \
@@ -56,6 +59,7 @@
     X(75, cwd, op_cwd)                   \
     X(76, no_new_privs, op_no_new_privs) \
     X(77, seccomp, op_seccomp)           \
+    X(87, hook_filter, op_hook_filter)   \
     X(78, personality, op_personality)   \
     X(79, scheduler, op_scheduler)       \
     X(80, ioprio, op_ioprio)             \
@@ -63,7 +67,8 @@
     X(85, mempolicy, op_mempolicy)       \
     X(86, affinity, op_affinity)         \
     X(93, death_signal, op_death_signal) \
-    X(94, is_device, op_is_device)       \
+    X(94, own_device, op_own_device)     \
+    X(96, mask_device, op_mask_device)   \
     X(95, mode_of, op_mode_of)
 
 #endif

@@ -126,6 +126,15 @@ int in_root_parent(struct ctx *c, const char *path, const char **last) { return 
 
 int in_root_file(struct ctx *c, const char *path) { return at_path(c, path, S_IFREG | 0644, 0); }
 
+/* Whether two descriptors are of the same directory in the same mount. */
+bool same_place(int a, int b) {
+    struct statx one = {0}, two = {0};
+    return statx(a, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &one) == 0 &&
+           statx(b, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &two) == 0 && one.stx_ino == two.stx_ino &&
+           one.stx_dev_major == two.stx_dev_major && one.stx_dev_minor == two.stx_dev_minor &&
+           one.stx_mnt_id == two.stx_mnt_id;
+}
+
 int in_root_entry(struct ctx *c, const char *path, bool dir) {
     int fd = sys_openat2(c->root, path, O_PATH | O_NOFOLLOW, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
     if (fd >= 0) return fd;
@@ -159,21 +168,6 @@ int chmod_fd(struct ctx *c, int fd, mode_t mode) {
     if (dir < 0) return dir;
     snprintf(link, sizeof link, "self/fd/%d", fd);
     return fchmodat(dir, link, mode, 0) < 0 ? fail(c, "fchmodat") : 0;
-}
-
-/* is_device(slot, source, type, major, minor): what was taken from the host, to be bound where no node can be made. */
-int op_is_device(struct ctx *c, struct rd *r) {
-    int *s = slot(c, rd_u32(r));
-    const char *source = rd_str(r);
-    mode_t type = rd_u32(r);
-    unsigned major_ = rd_u32(r), minor_ = rd_u32(r);
-    struct stat st;
-    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
-    if (fstat(*s, &st) < 0) return fail(c, "fstat");
-    if ((st.st_mode & S_IFMT) == type && st.st_rdev == makedev(major_, minor_)) return 0;
-    if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode)) return failf(c, NULL, -ENODEV, "the host's %s is no device", source);
-    return failf(c, NULL, -ENODEV, "the host's %s is the %s device %u:%u", source, S_ISCHR(st.st_mode) ? "character" : "block",
-                 major(st.st_rdev), minor(st.st_rdev));
 }
 
 /* mknod(path, mode, major, minor, uid, gid): made with mode 0 and opened without following, then given its

@@ -13,7 +13,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 int op_rlimit(struct ctx *c, struct rd *r) {
@@ -64,8 +63,8 @@ int op_user(struct ctx *c, struct rd *r) {
     for (int fd = 0; fd < 3; fd++) {
         struct stat st;
         if (fstat(fd, &st) < 0 || st.st_uid == uid) continue;
-        /* the host's /dev/null, whatever the container has in its place, stays whose it is */
-        if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) continue;
+        /* a device but for a terminal stays whose it is */
+        if (S_ISBLK(st.st_mode) || (S_ISCHR(st.st_mode) && !isatty(fd))) continue;
         /* refused for an fd of another user namespace or a read-only file: it then stays as it is */
         if (fchown(fd, uid, (gid_t)-1) < 0) continue;
     }
@@ -111,6 +110,7 @@ int op_cwd(struct ctx *c, struct rd *r) {
     uint32_t tentative = rd_u32(r);
     char now[4096];
     if (done) return 0;
+    close_paths(c);
     if (chdir(path) < 0) return tentative && errno == EACCES ? 0 : fail(c, "chdir");
     done = true;
     if (syscall(SYS_getcwd, now, sizeof now) < 0) return fail(c, "getcwd");
@@ -123,13 +123,10 @@ int op_no_new_privs(struct ctx *c, struct rd *r) {
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? fail(c, "prctl(PR_SET_NO_NEW_PRIVS)") : 0;
 }
 
-/* seccomp(flags, program): with a listener, that goes to whoever waits for us, in the one system call that the filter
+/* With a listener, that goes to whoever waits for us, in the one system call that the filter
  * must let through besides the exec. It is closed by the exec. */
-int op_seccomp(struct ctx *c, struct rd *r) {
-    unsigned flags = rd_u32(r);
-    uint32_t size;
-    const uint8_t *program = rd_bytes(r, &size);
-    if (r->bad || size % sizeof(struct sock_filter) || size / sizeof(struct sock_filter) > BPF_MAXINSNS)
+int load_filter(struct ctx *c, unsigned flags, const uint8_t *program, uint32_t size) {
+    if (size % sizeof(struct sock_filter) || size / sizeof(struct sock_filter) > BPF_MAXINSNS)
         return failf(c, NULL, -EPROTO, "bad program");
     void *copy = aligned(program, size);
     if (!copy) return failf(c, NULL, -ENOMEM, "plan arena");
@@ -137,6 +134,22 @@ int op_seccomp(struct ctx *c, struct rd *r) {
     long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p);
     if (listener < 0) return fail(c, "seccomp");
     return flags & SECCOMP_FILTER_FLAG_NEW_LISTENER ? msg_send(c, MSG_LISTENER, 0, NULL, 0, (int)listener) : 0;
+}
+
+/* seccomp(flags, program) */
+int op_seccomp(struct ctx *c, struct rd *r) {
+    unsigned flags = rd_u32(r);
+    uint32_t size;
+    const uint8_t *program = rd_bytes(r, &size);
+    return r->bad ? 0 : load_filter(c, flags, program, size);
+}
+
+/* hook_filter(flags, program): the filter of the hooks that follow. They load it themselves, so that it need not allow
+ * what we do between them. */
+int op_hook_filter(struct ctx *c, struct rd *r) {
+    c->hook_filter_flags = rd_u32(r);
+    c->hook_filter = rd_bytes(r, &c->hook_filter_size);
+    return 0;
 }
 
 int op_personality(struct ctx *c, struct rd *r) {

@@ -5,11 +5,12 @@
 #include <limits.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 
@@ -24,18 +25,6 @@ int proc_fd(struct ctx *c) {
         return failf(c, NULL, -EINVAL, "/proc of the host is not a procfs");
     }
     return c->proc = fd;
-}
-
-int null_fd(struct ctx *c) {
-    if (c->null >= 0) return c->null;
-    int fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return fail(c, "open");
-    struct stat st;
-    if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) {
-        close(fd);
-        return failf(c, NULL, -EINVAL, "/dev/null of the host is not the null device");
-    }
-    return c->null = fd;
 }
 
 /* propagation(path, flags): of a mount of the host's copy, before the root is bound. */
@@ -63,20 +52,22 @@ static int parent_slave(struct ctx *c, const char *root) {
 }
 
 /* bind_root(path): the root file system becomes a mount of its own and is opened once; every later path is
- * resolved below that descriptor. */
+ * resolved below that descriptor. A link in its place is not followed: it was none when it was checked. */
 int op_bind_root(struct ctx *c, struct rd *r) {
     const char *path = rd_str(r);
-    int tree = sys_open_tree(AT_FDCWD, path, AT_RECURSIVE);
+    int at = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (at < 0) return fail(c, "open");
+    int tree = sys_open_tree(at, "", AT_EMPTY_PATH | AT_RECURSIVE);
     if (tree < 0) return fail(c, "open_tree");
     int e = parent_slave(c, path);
     if (e < 0) return e;
-    int at = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (at < 0) return fail(c, "open");
     if (sys_move_mount(tree, at) < 0) return fail(c, "move_mount");
     close(at);
     /* nor may the new root be shared while it is pivoted to; rootfsPropagation comes after (op_root_attr). And
      * what is mounted in it would carry to the host, were it left shared with the host's. */
-    if (mount(NULL, path, NULL, MS_SLAVE | MS_REC, NULL) < 0) return fail(c, "mount(MS_SLAVE)");
+    char link[40];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", tree);
+    if (mount(NULL, link, NULL, MS_SLAVE | MS_REC, NULL) < 0) return fail(c, "mount(MS_SLAVE)");
     c->root = tree;
     return 0;
 }
@@ -152,36 +143,46 @@ static int empty_mount(struct ctx *c, const char *label) {
     return c->empty;
 }
 
-/* What masks and read-only paths share: the path may be absent, which is no error (config-linux.md). */
-static int present(struct ctx *c, const char *path) {
-    int fd = in_root(c, path, O_PATH);
-    return fd == -ENOENT || fd == -ENOTDIR ? -ENOENT : fd;
+/* A path of the container's root; or, if a slot holds a mount that was attached on the way to it, the rest of the path
+ * below that: who may rename in the root file system could have it lead elsewhere, or nowhere. */
+int in_mount(struct ctx *c, struct rd *r, const char **path) {
+    uint32_t index = rd_u32(r), skip = rd_u32(r);
+    *path = rd_str(r);
+    int *s = slot(c, index);
+    /* a slot is empty again if a symbolic link was made in place of the mount */
+    if (index == NO_SLOT || (s && *s < 0)) return in_root(c, *path, O_PATH);
+    if (r->bad || !s || skip > strlen(*path)) return failf(c, NULL, -EPROTO, "bad slot");
+    const char *rest = *path + skip;
+    rest += strspn(rest, "/");
+    int fd = sys_openat2(*s, *rest ? rest : ".", O_PATH, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+    return fd < 0 ? fail(c, "openat2") : fd;
 }
 
-/* mask(path, SELinux label of what covers a directory, or "") */
+static bool absent(int fd) { return fd == -ENOENT || fd == -ENOTDIR; } /* is no error (config-linux.md) */
+
+/* mask(slot, bytes of the path to what it holds, path, SELinux label of what covers a directory, or "") */
 int op_mask(struct ctx *c, struct rd *r) {
-    const char *path = rd_str(r), *label = rd_str(r);
-    int at = present(c, path);
-    if (at < 0) return at == -ENOENT ? 0 : at;
+    const char *path;
+    int at = in_mount(c, r, &path);
+    const char *label = rd_str(r);
+    if (at < 0) return absent(at) ? 0 : at;
     struct stat st;
     if (fstat(at, &st) < 0) return fail(c, "fstat");
-    int tree;
-    if (S_ISDIR(st.st_mode)) {
-        if ((tree = empty_mount(c, label)) < 0) return tree;
-    } else {
-        int null = null_fd(c);
-        if (null < 0) return null;
-        if ((tree = sys_open_tree(null, "", AT_EMPTY_PATH)) < 0) return fail(c, "open_tree");
-    }
+    bool dir = S_ISDIR(st.st_mode);
+    int tree = dir ? empty_mount(c, label) : null_mount(c);
+    if (tree < 0) return tree;
     int e = sys_move_mount(tree, at) < 0 ? fail(c, "move_mount") : 0;
-    if (tree != c->empty) close(tree);
+    if (!dir) c->null_attached = true;
+    if (tree != c->empty && tree != c->null) close(tree);
     close(at);
     return e;
 }
 
+/* readonly(slot, bytes of the path to what it holds, path) */
 int op_readonly(struct ctx *c, struct rd *r) {
-    int at = present(c, rd_str(r));
-    if (at < 0) return at == -ENOENT ? 0 : at;
+    const char *path;
+    int at = in_mount(c, r, &path);
+    if (at < 0) return absent(at) ? 0 : at;
     int e = 0, tree = sys_open_tree(at, "", AT_EMPTY_PATH | AT_RECURSIVE);
     if (tree < 0) return fail(c, "open_tree");
     bool late = sys_mount_setattr(tree, 0, MOUNT_ATTR_RDONLY, 0, 0, -1) < 0;

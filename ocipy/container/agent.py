@@ -52,7 +52,10 @@ class Agent:
 
     def __init__(self, seccomp: dict[str, str]) -> None:
         self._seccomp = seccomp
-        self._fd = lib.ocipy_unix_connect(seccomp["listenerPath"].encode())
+        self._connect()
+
+    def _connect(self) -> None:
+        self._fd = lib.ocipy_unix_connect(self._seccomp["listenerPath"].encode())
         if self._fd < 0:
             raise self._error("can't connect to the seccomp agent", "connect", -self._fd)
 
@@ -62,13 +65,14 @@ class Agent:
             os.close(self._fd)
             self._fd = -1
 
-    def serve(self, channel: Channel, pid: int, state: dict[str, Any]) -> Message | None:
-        """Send the listener, which comes next on the channel, to the agent.
+    def serve(self, channel: Channel, pid: int, state: dict[str, Any], hooks: int = 0) -> Message | None:
+        """Send the listener, which comes next on the channel, to the agent. Those of startContainer hooks come before.
 
         Args:
             channel: to the helper.
             pid: of the process that loads the filter.
             state: of its container.
+            hooks: how many startContainer hooks load it before, each with a listener of its own.
 
         Returns:
             The helper's next message, an error if it is one; None when the program runs.
@@ -76,27 +80,33 @@ class Agent:
         Raises:
             LaunchError: the helper could not send it, or it could not be sent to the agent.
         """
-        message = channel.receive()
-        if message is None:
+        served = 0
+        while (message := channel.receive()) is not None and message.type == LISTENER:
+            self._serve(message, pid, state)  # the exec itself may wait for the agent's answer
+            served += 1
+        if message is None and served <= hooks:
             raise LaunchError(
                 "the process ended before the seccomp agent could be given its listener",
                 config_path="$.linux.seccomp", code="seccomp-agent", hint="the profile must let sendmsg through",
             )  # fmt: skip
-        if message.type != LISTENER:
-            return message
+        return message
+
+    def _serve(self, message: Message, pid: int, state: dict[str, Any]) -> None:
+        """Send one listener, on a connection of its own."""
         if message.fd < 0:
             raise self._error("can't take the listener for the seccomp agent", "recvmsg", -message.fd)
         document = {"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid}
         if "listenerMetadata" in self._seccomp:
             document["metadata"] = self._seccomp["listenerMetadata"]
         try:
+            if self._fd < 0:
+                self._connect()
             self._send(json.dumps(document | {"state": state}).encode(), message.fd)
         except OSError as error:
             raise self._error("can't send the listener to the seccomp agent", "sendmsg", error.errno or 0) from None
         finally:
             os.close(message.fd)
             self.close()  # "it MUST be closed after sending a seccomp state"
-        return channel.receive()  # the exec itself may wait for the agent's answer
 
     def _send(self, data: bytes, listener: int) -> None:
         data = data[check(lib.ocipy_send_fd(self._fd, data, len(data), listener)) :]

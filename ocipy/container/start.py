@@ -83,7 +83,9 @@ def _release(record: Record) -> Message | None:
         # the hooks' input, which may be longer than the helper takes: with hooks, create has sent as much already
         reads = (record.data.get("hooks") or {}).get("startContainer")
         channel.send(START, record.hook_state(CREATED) if reads else b"")
-        return channel.receive() if agent is None else agent.serve(channel, record.pid, record.spec_state(CREATED))
+        if agent is None:
+            return channel.receive()
+        return agent.serve(channel, record.pid, record.spec_state(CREATED), len(reads or ()))
     except BrokenPipeError:  # it ended just now
         raise _not_created(record) from None
     except LaunchError:

@@ -40,12 +40,14 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
         process.affinity(b, name)
     namespaces.collect(b)
     process.early(b)
+    slots = namespaces.open_joined(b)
     entry = len(b.ops)
-    clone_flags = namespaces.enter(b)
+    clone_flags = namespaces.enter(b, slots)
     process.keyring(b)
     namespaces.names(b)
+    namespaces.cgroup(b)  # before the mounts: what a tmpfs takes is the container's
     rootfs.bind(b)
-    mounts.make(b, namespaces.cgroup)
+    mounts.make(b)
     devices.make(b)
     b.add(ops.mkdir("$.process.cwd", b.process["cwd"], 0o755))
     devices.console(b)
@@ -64,11 +66,15 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
         # For an exec before the start: the kernel lets the owner of the user namespace into a process that can be
         # dumped, which the change of uid has ended. Nobody is inside yet from whom it would have to be kept.
         b.add(ops.dumpable("", 1))
+    loaded = process.early_seccomp(b)
     b.add(ops.ready("", 0))
     b.add(ops.wait_start("", b.give("listen")))
+    if hooks.get("startContainer"):
+        process.hook_filter(b)
     _hooks(b, "startContainer")
     process.limits(b)
-    process.seccomp(b)
+    if not loaded:
+        process.seccomp(b)
     process.run(b)
     if b.early and host.in_userns and namespaces.MOUNT not in b.joined:
         # the caller's mount namespace may be the host's: none whose mounts it may take
@@ -124,8 +130,10 @@ def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int)
         columns, rows = size.get("width", 0), size.get("height", 0)
         b.add(ops.console("$.process.terminal", b.give("console"), columns, rows, 0, uid))
     process.attributes(b)
+    loaded = process.early_seccomp(b)
     b.add(ops.ready("", 1))
     process.limits(b)
-    process.seccomp(b)
+    if not loaded:
+        process.seccomp(b)
     process.run(b)
     return b.plan(0)

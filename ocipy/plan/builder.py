@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _struct import pack
 
+from ocipy import _os as os
 from ocipy.errors import Unsupported
 from ocipy.plan import flags, ops
 from ocipy.plan.ops import Op
@@ -127,6 +128,8 @@ class Builder:
         early: operations that belong before any namespace is entered (sources on the host).
         late: remounts that must wait until everything is mounted.
         limits: those that must wait until only the exec is left.
+        kept: slot per path of the mounts that are held open, for what is done below them later. Who shares the root
+            file system may rename in it while the container is set up: a path would then lead elsewhere.
     """
 
     def __init__(self, spec: dict[str, Any], host: Host, options: Options) -> None:
@@ -142,6 +145,7 @@ class Builder:
         self.late: list[Op] = []
         self.limits: list[Op] = []
         self.given: list[str] = []
+        self.kept: dict[str, int] = {}
         self.id_maps: IdMaps = {}
         self.notices: list[str] = []
         self.forks = self.notifies = False
@@ -214,11 +218,29 @@ class Builder:
         traverse what the container's root may not. A user without privilege has that only inside."""
         return self.userns and self.host.euid == 0
 
-    def take(self, where: str, source: str, how: int) -> int:
-        """Emit taking a copy of what is mounted at a path of the host. Returns its slot."""
-        slot = self.slot() if self.takes_early else SCRATCH
+    def take(self, where: str, source: str, how: int, own: bool = False) -> int:
+        """Emit taking a copy of what is mounted at a path of the host. Returns its slot, with ``own`` for it alone."""
+        slot = self.slot() if own or self.takes_early else SCRATCH
         (self.early if self.takes_early else self.ops).append(ops.open_tree(where, slot, source, how))
         return slot
+
+    def attached(self, target: str, slot: int) -> None:
+        """Note that a mount was attached: ``slot`` holds it, or is SCRATCH. What was there and below is covered now."""
+        for path in [path for path in self.kept if path == target or path.startswith(target.rstrip("/") + "/")]:
+            del self.kept[path]
+        if slot != SCRATCH:
+            self.kept[target] = slot
+
+    def place(self, path: str) -> tuple[int, int, str]:
+        """Where a path begins, for an operation: the slot of the mount that it leads through, the bytes of the path up
+        to that, and the path."""
+        best, cleaned = "", os.clean(path)
+        for target in self.kept:
+            if len(target) > len(best) and (cleaned == target or cleaned.startswith(target + "/")):
+                best = target
+        if not best:
+            return ops.NO_SLOT, 0, path
+        return self.kept[best], len(best.encode(errors="surrogateescape")), cleaned
 
     def maps(self, kind: str, number: int) -> bool:
         """Whether an id means something in the container, as far as the config tells; kind is uid or gid."""

@@ -64,7 +64,7 @@ def mount_points(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     b = Builder(spec | {"linux": linux, "mounts": shown}, host, options)
     namespaces.collect(b)
     rootfs.bind(b)
-    mounts.make(b, lambda _: None)
+    mounts.make(b)
     b.add(ops.ready("", 0))
     return b.plan(MOUNT)
 

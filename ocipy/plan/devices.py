@@ -83,7 +83,7 @@ def _node(
     if taken:
         slot = b.take(where, path, 0)
         (b.early if b.takes_early else b.ops).append(
-            ops.is_device(where, slot, path, mode & (S_IFCHR | S_IFBLK), major, minor)
+            ops.own_device(where, slot, path, mode & (S_IFCHR | S_IFBLK), major, minor)
         )
         b.add(ops.attach(where, slot, path, ops.ATTACH_DEVICE))
     else:

@@ -123,21 +123,34 @@ def option_names() -> set[str]:
     }  # fmt: skip
 
 
-def make(b: Builder, enter_cgroup: Any) -> None:
-    """Emit every mount. ``enter_cgroup`` is called once, before the first mount of a cgroup file system."""
-    entered = False
+def make(b: Builder) -> None:
+    """Emit every mount."""
     for index, mount in enumerate(b.spec.get("mounts") or ()):
-        kind = mount.get("type") or ""
-        if not entered and kind in ("cgroup", "cgroup2"):
-            enter_cgroup(b)
-            entered = True
-        _mount(b, mount, kind, f"$.mounts[{index}]")
-    if not entered:
-        enter_cgroup(b)
+        _mount(b, mount, mount.get("type") or "", f"$.mounts[{index}]")
     if b.options.notify_dir:
         options = ["bind", "nosuid", "noexec", "nodev", "ro"]
         mount = {"destination": NOTIFY_DIR, "source": b.options.notify_dir, "options": options}
         _mount(b, mount, "", "NOTIFY_SOCKET")
+
+
+def _returns(b: Builder, target: str) -> bool:
+    """Whether something is done at a mount or below it after it was attached: it is kept open then."""
+    paths = [*(b.linux.get("readonlyPaths") or ()), *(b.linux.get("maskedPaths") or ())]
+    for mount in b.spec.get("mounts") or ():
+        if "remount" in (mount.get("options") or ()):
+            paths.append("/" + mount["destination"])
+    return target != "/" and any(f"{os.clean(path)}/".startswith(f"{target}/") for path in paths)
+
+
+def _slot(b: Builder, target: str, kept: bool = False) -> int:
+    """A slot for a mount: of its own, if it is to be kept open."""
+    return b.slot() if kept or _returns(b, target) else SCRATCH
+
+
+def _attach(b: Builder, slot: int, target: str, attach: int, where: str, kept: bool = False) -> None:
+    kept = kept or _returns(b, target)
+    b.add(ops.attach(where, slot, target, attach | (ops.ATTACH_KEEP if kept else 0)))
+    b.attached(target, slot if kept else SCRATCH)
 
 
 def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
@@ -160,7 +173,7 @@ def _mount(b: Builder, mount: dict[str, Any], kind: str, where: str) -> None:
     else:
         _filesystem(b, mount, kind, wanted, target, attach, where)
         if kind == "mqueue" and b.linux.get("mountLabel"):
-            b.add(ops.file_label("$.linux.mountLabel", target, b.linux["mountLabel"]))
+            b.add(ops.file_label("$.linux.mountLabel", *b.place(target), b.linux["mountLabel"]))
 
 
 def _check(b: Builder, wanted: Wanted, mount: dict[str, Any], kind: str, where: str) -> None:
@@ -197,8 +210,8 @@ def _remount(b: Builder, mount: dict[str, Any], wanted: Wanted, target: str, whe
                 f"remount with option {options[0]!r} of what is no {', '.join(OWN_FILESYSTEMS)} mounted there before",
                 config_path=f"{where}.options", hint="the options of others are the host's as well",
             )  # fmt: skip
-        b.add(ops.remount_fs(where, target, OWN_FILESYSTEMS[kind], options))
-    b.add(ops.remount(where, target, wanted.set, wanted.clear, 0, 0))
+        b.add(ops.remount_fs(where, *b.place(target), OWN_FILESYSTEMS[kind], options))
+    b.add(ops.remount(where, *b.place(target), wanted.set, wanted.clear, 0, 0))
     _remount_more(b, wanted, target, where)
 
 
@@ -216,9 +229,9 @@ def _made_kind(b: Builder, mount: dict[str, Any], target: str) -> str:
 def _remount_more(b: Builder, wanted: Wanted, target: str, where: str) -> None:
     """Emit what mount_setattr(2) does to a mount that is attached already."""
     if wanted.rec_set or wanted.rec_clear:
-        b.add(ops.remount(where, target, wanted.rec_set, wanted.rec_clear, 0, 1))
+        b.add(ops.remount(where, *b.place(target), wanted.rec_set, wanted.rec_clear, 0, 1))
     for flag in wanted.propagation:
-        b.add(ops.remount(where, target, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC)))
+        b.add(ops.remount(where, *b.place(target), 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC)))
 
 
 def _attach_flags(target: str, kind: str, mount: dict[str, Any], where: str) -> int:
@@ -241,13 +254,15 @@ def _attach_flags(target: str, kind: str, mount: dict[str, Any], where: str) -> 
     return ops.ATTACH_OVER_ROOT if target == "/" else 0
 
 
-def _finish(b: Builder, slot: int, wanted: Wanted, target: str, attach: int, where: str) -> None:
+def _finish(
+    b: Builder, slot: int, wanted: Wanted, target: str, attach: int, where: str, kept: bool = False
+) -> None:
     """Emit the attributes that need mount_setattr(2), and the attachment."""
     if wanted.rec_set or wanted.rec_clear:
         b.add(ops.mount_attr(where, slot, wanted.rec_set, wanted.rec_clear, 0, 1))
     for flag in wanted.propagation:
         b.add(ops.mount_attr(where, slot, 0, 0, flag & ~flags.MS_REC, bool(flag & flags.MS_REC)))
-    b.add(ops.attach(where, slot, target, attach))
+    _attach(b, slot, target, attach, where, kept)
 
 
 def _map_ids(b: Builder, mount: dict[str, Any], wanted: Wanted, slot: int, where: str) -> None:
@@ -281,7 +296,7 @@ def _bind(
     for word in wanted.links:
         how |= LINK_WORDS[word][0]
         attach |= LINK_WORDS[word][1]
-    slot = b.take(f"{where}.source", source, how)
+    slot = b.take(f"{where}.source", source, how, own=_returns(b, target))
     _map_ids(b, mount, wanted, slot, where)
     if b.takes_early:  # before propagation from the host ended for our own copy of its mounts
         b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1))
@@ -317,11 +332,15 @@ def _filesystem(
     label = b.linux.get("mountLabel") or "" if kind not in UNLABELLED else ""
     if b.userns:
         _refuse_in_userns(b, kind, mount, where)
+    # later mounts may need their mount points made in a tmpfs, and tmpcopyup fills it
+    late = kind == "tmpfs" and bool(attributes & flags.RDONLY)
+    labelled = kind == "mqueue" and bool(b.linux.get("mountLabel"))
+    slot = _slot(b, target, late or labelled)
     if attributes & flags.RDONLY:
-        if kind == "tmpfs":
-            # later mounts may need their mount points made in it, and tmpcopyup fills it
+        if late:
             attributes &= ~flags.RDONLY
-            b.late.append(ops.remount(where, target, flags.RDONLY, 0, 0, 0))
+            skip = len(target.encode(errors="surrogateescape"))
+            b.late.append(ops.remount(where, slot, skip, target, flags.RDONLY, 0, 0, 0))
         else:
             data.append("ro")  # the superblock as well, as mount(2) does: a read-only device needs it
     if wanted.ms & (flags.MS_I_VERSION | flags.MS_SILENT) or any(
@@ -334,10 +353,9 @@ def _filesystem(
             )  # fmt: skip
         ms = _legacy_flags(attributes) | wanted.ms
         data = [*wanted.data, f'context="{label}"'] if label else wanted.data
-        b.add(ops.legacy_mount(where, kind, source, target, ms, ",".join(data), attach))
-        _remount_more(b, wanted, target, where)
+        b.add(ops.legacy_mount(where, slot, kind, source, ms, ",".join(data)))
+        _finish(b, slot, wanted, target, attach, where, late)
         return
-    slot = SCRATCH
     if label:
         data.append(f"context={label}")
     b.add(ops.new_fs(where, slot, kind, source, data, attributes & ~flags.NOSYMFOLLOW))
@@ -351,7 +369,7 @@ def _filesystem(
     _map_ids(b, mount, wanted, slot, where)
     if attributes & flags.NOSYMFOLLOW:  # fsmount(2) takes this one only since Linux 5.14
         b.add(ops.mount_attr(where, slot, flags.NOSYMFOLLOW, 0, 0, 0))
-    _finish(b, slot, wanted, target, attach, where)
+    _finish(b, slot, wanted, target, attach, where, late or labelled)
 
 
 def _legacy_flags(attributes: int) -> int:
@@ -370,7 +388,7 @@ def _cgroup_v2(b: Builder, wanted: Wanted, target: str, attach: int, where: str)
         unified = next((h for h in b.host.cgroups.hierarchies if h.unified), None)
         if unified is None:
             raise Unsupported("this host has no cgroup2 mounted", config_path=f"{where}.type")
-        slot = b.take(where, unified.mountpoint, flags.AT_RECURSIVE)
+        slot = b.take(where, unified.mountpoint, flags.AT_RECURSIVE, own=_returns(b, target))
         b.add(ops.mount_attr(where, slot, wanted.set, 0, flags.MS_SLAVE, 1))
         _finish(b, slot, wanted, target, attach, where)
         return
@@ -381,11 +399,11 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
     """A tmpfs that holds a directory per hierarchy: the container's own view of it in a cgroup namespace, and
     otherwise its own directory bound there."""
     attributes = wanted.set & ~flags.RDONLY
-    slot = SCRATCH
+    own, slot = b.slot(), SCRATCH
     label = b.linux.get("mountLabel")
     data = ["mode=755", f"context={label}"] if label else ["mode=755"]
-    b.add(ops.new_fs(where, slot, "tmpfs", "tmpfs", data, attributes))
-    b.add(ops.attach(where, slot, target, 0))
+    b.add(ops.new_fs(where, own, "tmpfs", "tmpfs", data, attributes))
+    _attach(b, own, target, 0, where, kept=True)
     for hierarchy in b.host.cgroups.hierarchies:
         if hierarchy.unified:
             continue
@@ -404,5 +422,5 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
         for controller in hierarchy.controllers if len(hierarchy.controllers) > 1 else ():
             b.add(ops.symlink(where, hierarchy.name, f"{target}/{controller}"))
     if wanted.set & flags.RDONLY:
-        b.late.append(ops.remount(where, target, flags.RDONLY, 0, 0, 0))
+        b.late.append(ops.remount(where, *b.place(target), flags.RDONLY, 0, 0, 0))
     _remount_more(b, wanted, target, where)

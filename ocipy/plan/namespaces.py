@@ -40,12 +40,8 @@ def collect(b: Builder) -> None:
         raise Unsupported("a container without a mount namespace is not implemented", config_path=WHERE)
 
 
-def enter(b: Builder) -> int:
-    """Emit everything up to where the process is in all its namespaces but the cgroup's.
-
-    Returns:
-        The CLONE_NEW* flags that the first process can be cloned with.
-    """
+def open_joined(b: Builder) -> dict[int, int]:
+    """Emit the opening of the namespaces to join, before any is left. Returns the slot per CLONE_NEW* flag."""
     slots = {}
     for index, ns in enumerate(b.linux.get("namespaces") or ()):
         if ns.get("path"):
@@ -53,6 +49,18 @@ def enter(b: Builder) -> int:
             slots[flag] = b.slot()
             other = f"/proc/self/ns/{NAMESPACE_FILES[ns['type']]}" if _changes(b, ns["type"]) else ""
             b.add(ops.open_ns(f"{WHERE}[{index}].path", slots[flag], ns["path"], flag, other))
+    return slots
+
+
+def enter(b: Builder, slots: dict[int, int]) -> int:
+    """Emit everything up to where the process is in all its namespaces but the cgroup's.
+
+    Args:
+        slots: as :func:`open_joined` returned them.
+
+    Returns:
+        The CLONE_NEW* flags that the first process can be cloned with.
+    """
     if b.userns or {MOUNT, CGROUP} & b.joined.keys():
         _join_cgroup(b)  # the cgroup files can be written only as long as we are on the host's side of these
     if slots:
@@ -124,12 +132,14 @@ def _time_offsets(b: Builder) -> None:
         f"{clock} {value.get('secs', 0)} {value.get('nanosecs', 0)}\n" for clock, value in offsets.items()
     ]
     if lines:
+        where = "$.linux.timeOffsets"
         if b.userns:
-            # a change of uid made us undumpable, and the files of such a process belong to the host's root
-            b.add(ops.dumpable("", 1))
-        b.add(ops.proc_write("$.linux.timeOffsets", "self/timens_offsets", "".join(lines)))
-        if b.userns and b.joined:
-            b.add(ops.dumpable("", 0))
+            # opened early: a change of uid makes us undumpable, and such a process's files are the host's root's
+            slot = b.slot()
+            b.early.append(ops.proc_open(where, slot, "self/timens_offsets"))
+            b.add(ops.put(where, slot, "".join(lines)))
+        else:
+            b.add(ops.proc_write(where, "self/timens_offsets", "".join(lines)))
 
 
 def cgroup(b: Builder) -> None:

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Value = int | str | bytes | list[str] | list[tuple[int, int]]
 
-NO_UID = 0xFFFFFFFF
+NO_UID = NO_SLOT = 0xFFFFFFFF
 TIMEOUT_MAX = 0xFFFFFFFF  # seconds of a hook's timeout, for which a larger one is taken: it is a century
 
 #: what a `sync` asks of the launching side
@@ -28,7 +28,7 @@ SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES = 1, 2, 3, 4
 
 #: how an `attach` finds its mount point
 ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT, ATTACH_NO_FOLLOW, ATTACH_COPY_LINK = 1, 2, 4, 8, 16
-ATTACH_DEVICE = 32
+ATTACH_DEVICE, ATTACH_KEEP = 32, 64
 
 #: what a `copy_up` does not take from the directory, as options of the mount say it
 KEEP_MODE, KEEP_UID, KEEP_GID = 1, 2, 4
@@ -123,6 +123,8 @@ keyring = Kind(18, "keyring", "s")  # name
 root_ids = Kind(19, "root_ids", "III")  # whether setgroups may be called, uid, gid
 dumpable = Kind(20, "dumpable", "I")
 proc_write = Kind(21, "proc_write", "ss")  # file below /proc, text
+proc_open = Kind(22, "proc_open", "Is")  # slot, file below /proc
+put = Kind(23, "put", "Is")  # slot of an open file, text
 
 # The root file system
 propagation = Kind(30, "propagation", "sQ")  # mount on the host's side, MS_*
@@ -134,8 +136,9 @@ root_attr = Kind(35, "root_attr", "QQ")  # attributes to set, propagation
 mkdir = Kind(36, "mkdir", "sI")  # path, mode
 symlink = Kind(37, "symlink", "ss")  # target, path
 mknod = Kind(38, "mknod", "sIIIII")  # path, mode, major, minor, uid, gid
-mask = Kind(39, "mask", "ss")  # path, SELinux label of what covers a directory or ""
-readonly = Kind(40, "readonly", "s")  # path
+# a path is of the root or, with a slot that is not NO_SLOT, its rest after so many bytes is of the mount in there
+mask = Kind(39, "mask", "IIss")  # slot, bytes, path, SELinux label of what covers a directory or ""
+readonly = Kind(40, "readonly", "IIs")  # slot, bytes, path
 
 # Mounts
 open_tree = Kind(50, "open_tree", "IsI")  # slot, source, AT_RECURSIVE and AT_SYMLINK_NOFOLLOW
@@ -144,17 +147,19 @@ mount_attr = Kind(52, "mount_attr", "IQQQI")  # slot, set, clear, propagation, r
 copy_up = Kind(53, "copy_up", "IsI")  # slot, path, KEEP_*
 mode_of = Kind(95, "mode_of", "Is")  # slot, path
 attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*
-legacy_mount = Kind(55, "legacy_mount", "sssQsI")  # type, source, path, MS_*, data, ATTACH_*
-remount = Kind(56, "remount", "sQQQI")  # path, set, clear, propagation, recursive
+legacy_mount = Kind(55, "legacy_mount", "IssQs")  # slot, type, source, MS_*, data
+remount = Kind(56, "remount", "IIsQQQI")  # slot, bytes, path, set, clear, propagation, recursive
 idmap = Kind(57, "idmap", "IIIs")  # slot, slot of the user namespace, recursive, source (for words)
-remount_fs = Kind(58, "remount_fs", "sQS")  # path, f_type that is there, options
-file_label = Kind(81, "file_label", "ss")  # path, SELinux label
+remount_fs = Kind(58, "remount_fs", "IIsQS")  # slot, bytes, path, f_type that is there, options
+file_label = Kind(81, "file_label", "IIss")  # slot, bytes, path, SELinux label
 
-is_device = Kind(94, "is_device", "IsIII")  # slot, source (for words), type of S_IFMT, major, minor
+own_device = Kind(94, "own_device", "IsIII")  # slot, source (for words), type of S_IFMT, major, minor
+mask_device = Kind(96, "mask_device")
 
 # The terminal
 console = Kind(60, "console", "IIIII")  # slot of the socket, columns, rows, whether to bind /dev/console, uid
 stdio = Kind(61, "stdio")
+null_stdio = Kind(62, "null_stdio")
 
 # The process
 rlimit = Kind(70, "rlimit", "IQQ")  # resource, soft, hard
@@ -165,6 +170,7 @@ caps = Kind(74, "caps", "QQQQQ")  # effective, permitted, inheritable, ambient, 
 cwd = Kind(75, "cwd", "sI")  # path, whether a refusal is to be tried again later
 no_new_privs = Kind(76, "no_new_privs")
 seccomp = Kind(77, "seccomp", "Ib")  # flags, program
+hook_filter = Kind(87, "hook_filter", "Ib")  # flags, program
 personality = Kind(78, "personality", "I")
 scheduler = Kind(79, "scheduler", "IIIQQQQ")  # policy, nice, priority, flags, runtime, deadline, period in ns
 ioprio = Kind(80, "ioprio", "I")  # class and level

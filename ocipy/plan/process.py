@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     from ocipy.plan.builder import Builder
     from ocipy.plan.ops import Op
+    from ocipy.seccomp import Filter
 
+SECCOMP = "$.linux.seccomp"
+PASSES = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
+#: system calls of the helper between its last operations and the exec, and the exec itself
+STILL_CALLED = frozenset((
+    "accept4", "capget", "capset", "close", "close_range", "dup3", "execve", "exit_group", "prctl", "prlimit64",
+    "recvmsg", "rt_sigaction", "sendmsg",
+))  # fmt: skip
 IOPRIO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 POLICIES = {
     "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
@@ -70,8 +78,7 @@ def keyring(b: Builder) -> None:
 def attributes(b: Builder) -> None:
     """Emit everything from stdio to capabilities, in the order in which each still may be set."""
     process = b.process
-    if process.get("terminal"):
-        b.add(ops.stdio("$.process.terminal"))
+    b.add(ops.stdio("$.process.terminal") if process.get("terminal") else ops.null_stdio(""))
     for index, limit in enumerate(process.get("rlimits") or ()):
         where, number = f"$.process.rlimits[{index}]", RLIMITS.index(limit["type"])
         soft, hard = limit["soft"], limit["hard"]
@@ -92,11 +99,7 @@ def attributes(b: Builder) -> None:
     if lacking := _lacking_capabilities(b.spec, b.host.capabilities):
         names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
         b.notices.append(f"$.process.capabilities: {names}: not granted, as the caller does not have it")
-    sets = {name: mask & ~lacking for name, mask in _capability_sets(process).items()}
-    # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
-    # always written ambient ones that are not inheritable: they have no effect, and are no error.
-    sets["ambient"] = sets.get("ambient", 0) & sets.get("permitted", 0) & sets.get("inheritable", 0)
-    b.add(ops.bounding("$.process.capabilities.bounding", sets.get("bounding", 0)))
+    b.add(ops.bounding("$.process.capabilities.bounding", _granted(b).get("bounding", 0)))
     cwd = process["cwd"]
     b.add(ops.cwd("$.process.cwd", cwd, 1))
     groups = user.get("additionalGids") or []
@@ -111,18 +114,28 @@ def attributes(b: Builder) -> None:
     no_new_privs = bool(process.get("noNewPrivileges"))
     if no_new_privs:
         b.add(ops.no_new_privs("$.process.noNewPrivileges"))
-    # Without no_new_privs a filter takes CAP_SYS_ADMIN to load, and it is loaded last (see `Caps`).
-    held = 1 << flags.CAP_SYS_ADMIN if b.linux.get("seccomp") and not no_new_privs else 0
-    b.add(
-        ops.caps(
-            "$.process.capabilities",
-            *(sets.get(name, 0) for name in ("effective", "permitted", "inheritable", "ambient")),
-            held,
-        )
-    )
+    # Without no_new_privs a filter takes CAP_SYS_ADMIN to load, and that comes last, or nearly so.
+    b.add(_caps(b, 1 << flags.CAP_SYS_ADMIN if b.linux.get("seccomp") and not no_new_privs else 0))
     has_home = any(entry.startswith("HOME=") for entry in process.get("env") or ())
     home_uid = ops.NO_UID if has_home else user.get("uid", 0)
     b.add(ops.lookup("$.process.args[0]", process["args"][0], _search_path(process), home_uid))
+
+
+def _granted(b: Builder) -> dict[str, int]:
+    """The capability sets that the process gets, as bits."""
+    lacking = _lacking_capabilities(b.spec, b.host.capabilities)
+    sets = {name: mask & ~lacking for name, mask in _capability_sets(b.process).items()}
+    # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
+    # always written ambient ones that are not inheritable: they have no effect, and are no error.
+    sets["ambient"] = sets.get("ambient", 0) & sets.get("permitted", 0) & sets.get("inheritable", 0)
+    return sets
+
+
+def _caps(b: Builder, held: int) -> Op:
+    """The operation that sets the capabilities; ``held`` are those to be kept besides."""
+    sets = _granted(b)
+    wanted = (sets.get(name, 0) for name in ("effective", "permitted", "inheritable", "ambient"))
+    return ops.caps("$.process.capabilities", *wanted, held)
 
 
 def _scheduling(b: Builder) -> None:
@@ -277,14 +290,56 @@ def limits(b: Builder) -> None:
 def seccomp(b: Builder) -> None:
     """Emit the system call filter: the very last thing before the exec, so that the profile need not allow
     anything but that."""
+    if compiled := _filter(b):
+        b.notifies = compiled.notify
+        b.add(ops.seccomp(SECCOMP, compiled.flags, compiled.program))
+
+
+def hook_filter(b: Builder) -> None:
+    """Emit the system call filter of the startContainer hooks: they run as what the program is confined to."""
+    if compiled := _filter(b):
+        b.add(ops.hook_filter(SECCOMP, compiled.flags, compiled.program))
+
+
+def early_seccomp(b: Builder) -> bool:
+    """Emit the system call filter before the wait for `start`, where that spares us to hold CAP_SYS_ADMIN so long:
+    without no_new_privs, and if the profile lets everything through that is still to be done.
+
+    Returns:
+        Whether it did.
+    """
+    profile = b.linux.get("seccomp")
+    if not profile or b.process.get("noNewPrivileges") or (b.spec.get("hooks") or {}).get("startContainer"):
+        return False
+    if not _lets_through(profile, STILL_CALLED):
+        return False
+    seccomp(b)
+    b.add(_caps(b, 0))
+    return True
+
+
+def _filter(b: Builder) -> Filter | None:
     profile = b.linux.get("seccomp")
     if not profile:
-        return
+        return None
     from ocipy.seccomp import compile_filter  # libseccomp is loaded only for who uses it
 
-    compiled = compile_filter(profile)
-    b.notifies = compiled.notify
-    b.add(ops.seccomp("$.linux.seccomp", compiled.flags, compiled.program))
+    return compile_filter(profile)
+
+
+def _lets_through(profile: dict[str, Any], calls: frozenset[str]) -> bool:
+    """Whether a seccomp profile allows system calls whatever their arguments, as far as its rules say so plainly."""
+    allowed = set(calls) if profile["defaultAction"] in PASSES else set()
+    for rule in profile.get("syscalls") or ():
+        if rule["action"] == "SCMP_ACT_NOTIFY":
+            return False  # `start` is to give the agent its listener
+        if calls.isdisjoint(rule["names"]):
+            continue
+        if rule["action"] not in PASSES:
+            return False
+        if not rule.get("args"):
+            allowed.update(rule["names"])
+    return calls <= allowed
 
 
 def run(b: Builder) -> None:

@@ -23,11 +23,13 @@ def bind(b: Builder) -> None:
 
 def cover(b: Builder) -> None:
     """Emit read-only and masked paths."""
+    if b.takes_early and b.linux.get("maskedPaths"):
+        b.early.append(ops.mask_device("$.linux.maskedPaths"))  # no node can be made in the container's user namespace
     for index, path in enumerate(b.linux.get("readonlyPaths") or ()):
         if os.clean(path) != "/":  # see `change`
-            b.add(ops.readonly(f"$.linux.readonlyPaths[{index}]", path))
+            b.add(ops.readonly(f"$.linux.readonlyPaths[{index}]", *b.place(path)))
     for index, path in enumerate(b.linux.get("maskedPaths") or ()):
-        b.add(ops.mask(f"$.linux.maskedPaths[{index}]", path, b.linux.get("mountLabel") or ""))
+        b.add(ops.mask(f"$.linux.maskedPaths[{index}]", *b.place(path), b.linux.get("mountLabel") or ""))
 
 
 def change(b: Builder) -> None:

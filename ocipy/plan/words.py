@@ -91,6 +91,8 @@ _WORDS: dict[str, str | Callable[..., str]] = {
         f"become {f'uid {uid} gid {gid}' if uid or gid else 'root'} of the user namespace"
     ),
     "dumpable": lambda on: "be traceable again" if on else "be untraceable for those inside",
+    "proc_open": lambda slot, file: f"open /proc/{file}",
+    "put": lambda slot, text: f"write {text.strip() or repr(text)} to it",
     "proc_write": lambda file, text: f"write {text.strip() or repr(text)} to /proc/{file}",
     "propagation": lambda target, value: f"make {target} {flags.propagation(value)}",
     "bind_root": lambda path: f"bind {path} on itself",
@@ -99,13 +101,15 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "move_root": "move the root over / and chroot (no pivot_root)",
     "root_attr": _root_attr,
     "mkdir": lambda path, mode: f"make directory {path} if missing",
-    "is_device": lambda slot, source, kind, major, minor: (
-        f"see that {source} is the {'block' if kind == S_IFBLK else 'character'} device {major}:{minor}"
+    "own_device": lambda slot, source, kind, major, minor: (
+        f"see that {source} is the {'block' if kind == S_IFBLK else 'character'} device {major}:{minor}, and"
+        " take one like it instead, where one can be made"
     ),
+    "mask_device": "make a null device, for masks",
     "symlink": lambda target, path: f"link {path} to {target}",
     "mknod": lambda path, mode, major, minor, *_: f"make node {path} {major}:{minor} mode {mode & 0o7777:o}",
-    "mask": lambda path, label: f"mask {path}",
-    "readonly": lambda path: f"make {path} read-only",
+    "mask": lambda slot, skip, path, label: f"mask {path}",
+    "readonly": lambda slot, skip, path: f"make {path} read-only",
     "open_tree": _open_tree,
     "new_fs": _new_fs,
     "mount_attr": _mount_attr,
@@ -115,18 +119,19 @@ _WORDS: dict[str, str | Callable[..., str]] = {
         f"map the ids of {source}{' and what is mounted below it' if recursive else ''}"
     ),
     "attach": _attach,
-    "legacy_mount": lambda kind, source, path, ms, data, how: (
-        f"mount {kind} from {source} on {path} ({data})"
-    ),
-    "remount": lambda path, on, off, propagation, recursive: (
+    "legacy_mount": lambda slot, kind, source, ms, data: f"make a {kind} mount of {source} ({data}) by mount(2)",
+    "remount": lambda slot, skip, path, on, off, propagation, recursive: (
         f"remount {path} {_joined(flags.attributes(on), flags.propagation(propagation))}"
     ),
-    "file_label": lambda path, label: f"label {path} {label}",
-    "remount_fs": lambda path, magic, options: f"change options of the file system on {path}: {','.join(options)}",
+    "file_label": lambda slot, skip, path, label: f"label {path} {label}",
+    "remount_fs": lambda slot, skip, path, magic, options: (
+        f"change options of the file system on {path}: {','.join(options)}"
+    ),
     "console": lambda slot, columns, rows, bind, uid: (
         f"make a terminal{' and bind it on /dev/console' * bind}"
     ),
     "stdio": "make the terminal stdin, stdout and stderr",
+    "null_stdio": "open the container's own /dev/null where stdin, stdout or stderr is the host's",
     "rlimit": lambda number, soft, hard: f"set {RLIMITS[number]} to {soft}:{hard}",
     "umask": lambda value: f"set umask {value:04o}",
     "bounding": lambda keep: f"keep in the bounding set: {flags.capabilities(keep)}",
@@ -137,6 +142,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "seccomp": lambda how, program: (
         f"load the seccomp filter ({len(program) // 8} instructions{', with a listener' * bool(how & 8)})"
     ),
+    "hook_filter": lambda how, program: f"filter the next hooks' system calls ({len(program) // 8} instructions)",
     "personality": lambda value: f"set personality {value:#x}",
     "scheduler": lambda policy, *_: f"set scheduling policy {policy}",
     "ioprio": lambda value: f"set I/O priority class {value >> 13} level {value & 0x1FFF}",
