@@ -236,11 +236,11 @@ def test_mount_label(labelled: dict[str, Any]) -> None:
         with_label = [kind for kind, options in new if f"context={MOUNT_LABEL}" in options]
         assert with_label == ["tmpfs", "devpts", "tmpfs", *extra]
         assert not any("context" in option for kind, options in new if kind not in with_label for option in options)
-        assert find(made, "file_label") == [("/dev/mqueue", MOUNT_LABEL)]
+        assert [values[2:] for values in find(made, "file_label")] == [("/dev/mqueue", MOUNT_LABEL)]
         assert [values[4] for values in find(made, "legacy_mount")] == [f'noload,context="{MOUNT_LABEL}"']
-        assert {values[1] for values in find(made, "mask")} == {MOUNT_LABEL}
+        assert {values[3] for values in find(made, "mask")} == {MOUNT_LABEL}
     labelled["linux"]["mountLabel"] = "u:r:t:" + "s" * 250  # more than fsconfig(2) takes
-    assert [values[0] for values in find(compiled(labelled), "legacy_mount")] == ["tmpfs", "devpts", "tmpfs", "ext4"]
+    assert [values[1] for values in find(compiled(labelled), "legacy_mount")] == ["tmpfs", "devpts", "tmpfs", "ext4"]
 
 
 # --- SELinux: the operations, on a kernel that answers that it has none ---
@@ -295,7 +295,7 @@ def test_file_label(bundle: TestBundle, tmp_path: Path, monkeypatch: pytest.Monk
     def with_label(*args: Any) -> plan.Plan:
         made = original(*args)
         place = max(index for index, op in enumerate(made.ops) if op.name == "attach")
-        made.ops.insert(place + 1, ops.file_label("$.linux.mountLabel", "/dev", MOUNT_LABEL))
+        made.ops.insert(place + 1, ops.file_label("$.linux.mountLabel", ops.NO_SLOT, 0, "/dev", MOUNT_LABEL))
         return made
 
     monkeypatch.setattr(plan, "compile", with_label)

@@ -180,12 +180,14 @@ def test_exec(cli: Cli, bundle: TestBundle) -> None:
     assert "Operation not permitted" in done.stderr
 
 
-def test_hooks_are_not_filtered(cli: Cli, bundle: TestBundle) -> None:
-    """config-linux.md#seccomp: the filter is the program's; a startContainer hook runs before it."""
+def test_hooks_of_create_are_not_filtered(cli: Cli, bundle: TestBundle) -> None:
+    """config-linux.md#seccomp: the filter is for what runs as the container does: its program and startContainer
+    hooks. A createContainer hook, which is to make the container, is not confined by it."""
     profile(bundle, rule("SCMP_ACT_KILL_PROCESS", *MKDIR))
-    bundle.config["hooks"] = {"startContainer": [{"path": "/bin/mkdir", "args": ["mkdir", "/tmp/by-hook"]}]}
+    made = bundle.rootfs / "tmp/by-hook"
+    bundle.config["hooks"] = {"createContainer": [{"path": "/bin/mkdir", "args": ["mkdir", str(made)]}]}
     cli.run(bundle)
-    assert (bundle.rootfs / "tmp/by-hook").is_dir()
+    assert made.is_dir()
 
 
 @pytest.mark.parametrize(
