@@ -480,6 +480,17 @@ def test_id_maps_of_the_container(config: dict[str, Any]) -> None:
     assert find(joined, "open_ns")[1][1:] == ("/proc/1/ns/user", flags.NAMESPACES["user"], "")
 
 
+def test_untraceable_in_a_joined_user_namespace(config: dict[str, Any]) -> None:
+    """From before it joins one, the helper is never dumpable: not for its time offsets either, whose file it has opened
+    before (CVE-2016-9962)."""
+    config["linux"]["namespaces"] += [{"type": "user", "path": "/proc/1/ns/user"}, {"type": "time"}]
+    config["linux"]["timeOffsets"] = {"boottime": {"secs": 1}}
+    compiled = compile_(config)
+    found = names(compiled)
+    assert find(compiled, "dumpable") == [(0,)]
+    assert found.index("proc_open") < found.index("dumpable") < found.index("setns") < found.index("put")
+
+
 def test_id_maps_refused(config: dict[str, Any]) -> None:
     """config.md#posix-platform-mounts: what takes the host's root, what a user namespace excludes, and too many."""
     config["mounts"] = idmapped(5)
