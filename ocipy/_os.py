@@ -57,6 +57,22 @@ def read_text(path: str, *, dir_fd: int | None = None) -> str:
     return read_bytes(path, dir_fd=dir_fd).decode(errors="surrogateescape")
 
 
+def lines(text: str) -> list[str]:
+    """The lines of what the kernel or another program has written. (``str.splitlines`` splits at further letters, which
+    names of files and cgroups may have in them.)"""
+    found = text.split("\n")
+    if not found[-1]:
+        found.pop()
+    return found
+
+
+def mount_name(text: str) -> str:
+    """A name as it is, from how mountinfo writes it: space, tab, newline and backslash (and ``#``) as octal numbers
+    (proc_pid_mountinfo(5))."""
+    first, *rest = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
+
+
 def write_text(path: str, text: str, *, dir_fd: int | None = None) -> None:
     """Write to an existing file with a single write, as procfs and cgroupfs want it."""
     fd = open(path, O_WRONLY | O_CLOEXEC, dir_fd=dir_fd)

@@ -63,19 +63,19 @@ def parse_cgroups(mountinfo: str, own: str) -> CgroupFacts:
         Error: no cgroup hierarchy is mounted.
     """
     owns: dict[str, str] = {}
-    for line in own.splitlines():
+    for line in os.lines(own):
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             owns[controller] = path
     found: list[Hierarchy] = []
     seen: set[tuple[str, ...]] = set()
-    for line in mountinfo.splitlines():
+    for line in os.lines(mountinfo):
         if " - cgroup" not in line:
             continue
         left, _, right = line.partition(" - ")
         fstype, _, rest = right.partition(" ")
         fields = left.split(" ")
-        root, mountpoint = fields[3], fields[4]
+        root, mountpoint = os.mount_name(fields[3]), os.mount_name(fields[4])
         if fstype == "cgroup2":
             key: tuple[str, ...] = ()
         elif fstype == "cgroup":

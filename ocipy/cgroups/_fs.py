@@ -68,7 +68,7 @@ def field(directory: str, name: str, key: str) -> int:
         if error.errno in GONE:
             return 0
         raise
-    for line in text.splitlines():
+    for line in os.lines(text):
         if line.startswith(key + " "):
             return int(line[len(key) + 1 :])
     return 0

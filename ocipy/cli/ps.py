@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ocipy import _json as json
+from ocipy import _os as os
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
@@ -38,7 +39,7 @@ def run(context: Context) -> int:
         raise Error("ps is not installed", code="ps-missing", hint="--format json needs none") from None
     if done.returncode:
         raise Error(f"ps: {done.stderr.strip()}", code="ps-failed")
-    lines = done.stdout.splitlines()
+    lines = os.lines(done.stdout)
     titles = lines[0].split()
     if "PID" not in titles:
         raise Error("the ps options leave out the PID column", code="ps-no-pid")

@@ -79,11 +79,17 @@ def bound(
     return found
 
 
+def mount_points(pid: int) -> set[str]:
+    """The mount points that a process has, as it names them."""
+    table = _os.lines(_os.read_text(f"/proc/{pid}/mountinfo"))
+    return {_os.mount_name(line.split(" ")[4]) for line in table}
+
+
 def to_dump(spec: dict[str, Any], found: list[tuple[str, str]], pid: int) -> list[bytes]:
     """CRIU's external mounts for a dump: those of :func:`bound` that are there, and masked files. The key of
     each is what the restore will call it."""
     root = f"/proc/{pid}/root"
-    points = {line.split()[4] for line in _os.read_text(f"/proc/{pid}/mountinfo").splitlines()}
+    points = mount_points(pid)
     pairs = [pair(point, point) for point, _ in found if point in points]
     for path in (spec.get("linux") or {}).get("maskedPaths") or ():
         point = resolve(root, path)
@@ -160,12 +166,12 @@ def namespaces_to_restore(spec: dict[str, Any], first: int) -> tuple[dict[str, l
 def streams(pid: int) -> tuple[list[str], list[str]]:
     """Where a process's standard streams lead, in the words of CRIU; and which of them are files outside of
     the container, which CRIU must be told to leave out."""
-    mounts = {line.split()[0] for line in _os.read_text(f"/proc/{pid}/mountinfo").splitlines()}
+    mounts = {line.partition(" ")[0] for line in _os.lines(_os.read_text(f"/proc/{pid}/mountinfo"))}
     found, outside = [], []
     for fd in range(3):
         try:
             link = os.readlink(f"/proc/{pid}/fd/{fd}")
-            info = dict(line.split(":\t", 1) for line in _os.read_text(f"/proc/{pid}/fdinfo/{fd}").splitlines()[:4])
+            info = dict(line.split(":\t", 1) for line in _os.lines(_os.read_text(f"/proc/{pid}/fdinfo/{fd}"))[:4])
             if link.startswith("/") and (mount := info.get("mnt_id", "")) not in mounts:
                 link = f"file[{int(mount):x}:{os.stat(f'/proc/{pid}/fd/{fd}').st_ino:x}]"
                 outside.append(link)
@@ -191,7 +197,7 @@ def streams_to_restore(
 def cgroup_roots(pid: int) -> list[bytes]:
     """Where CRIU is to make the cgroups of the images: in those of a process, per controller."""
     roots = []
-    for line in _os.read_text(f"/proc/{pid}/cgroup").splitlines():
+    for line in _os.lines(_os.read_text(f"/proc/{pid}/cgroup")):
         _, controllers, path = line.split(":", 2)
         roots += [pair(controller, path) for controller in controllers.split(",")]
     return roots

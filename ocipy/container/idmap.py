@@ -166,7 +166,7 @@ def _allowed(kind: str) -> str:
     except KeyError:
         return f"uid {uid} has no name in the user database, which new{kind}map wants"
     try:
-        lines = [line.split(":") for line in os.read_text(file).splitlines()]
+        lines = [line.split(":") for line in os.lines(os.read_text(file))]
     except OSError as error:
         return f"{file}: {os.strerror(error.errno or 0).lower()}"
     own = [

@@ -34,11 +34,11 @@ COUNTERS = (("mbm_stats", ("mbm_total_bytes", "mbm_local_bytes")), ("cmt_stats",
 
 def find(mountinfo: str) -> str:
     """Where resctrl is mounted, by the text of ``/proc/self/mountinfo``; "" if it is not."""
-    for line in mountinfo.splitlines():
+    for line in os.lines(mountinfo):
         left, _, right = line.partition(" - ")
         fields = left.split(" ")
         if right.startswith("resctrl ") and fields[3] == "/":
-            return fields[4].replace("\\040", " ")
+            return os.mount_name(fields[4])
     return ""
 
 
@@ -295,7 +295,7 @@ def _counts(directory: str, names: list[str]) -> dict[str, int]:
 
 def _resources(group: str) -> list[tuple[str, str]]:
     """The lines of a class's ``schemata``, each with the name of its resource."""
-    lines = [line.strip() for line in _text(f"{group}/schemata").splitlines()]
+    lines = [line.strip() for line in os.lines(_text(f"{group}/schemata"))]
     return [(line.partition(":")[0], line) for line in lines]
 
 
