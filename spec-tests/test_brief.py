@@ -74,6 +74,19 @@ def test_life(cli: Cli, bare: Bare, name: str) -> None:
     assert not [path for path in cgroups_left() if name in path]
 
 
+def test_state_of_misleading_names(cli: Cli, bare: Bare, bundle: TestBundle) -> None:
+    """A container may be called as a status is, and have lines that look like those of its state."""
+    bundle.config["annotations"] = {"status": "created", "a": '\n  "status": "created",\n  "pid": 1,'}
+    name = cli.create(bundle.args("sleep", "1000"), name="created")
+    assert both(cli, bare, name) == "created"
+    bare("start", name)
+    assert both(cli, bare, name) == "running"
+    cli("kill", name, "KILL")
+    cli.wait_for(name, "stopped")
+    assert both(cli, bare, name) == "stopped"
+    bare("delete", name)
+
+
 @pytest.mark.parametrize("flag", ["--force", "-f"])
 def test_delete_of_a_running_one(cli: Cli, bare: Bare, bundle: TestBundle, flag: str) -> None:
     name = cli.start(bundle.args("sleep", "1000"))

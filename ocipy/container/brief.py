@@ -30,13 +30,14 @@ def write(record: Record, cgroup: Cgroup) -> None:
     plain = not data.get("seccomp_agent") and "startContainer" not in hooks and "poststart" not in hooks
     removable = data["cgroup"]["driver"] != "systemd" and "intel_rdt" not in data and "poststop" not in hooks
     text = json.dumps(record.state(CREATED), 2) + "\n"
-    head, _, rest = text.partition(f'"{CREATED}"')
-    middle, _, tail = rest.partition(str(record.pid))
+    # a string has no line break in it, and what is nested is indented further: so there is one such place
+    head, _, tail = text.partition(f'\n  "status": "{CREATED}",\n  "pid": {record.pid},\n')
     state = os.stat(STATE, dir_fd=record.entry.fd)
     seconds, fraction = divmod(state.st_mtime_ns, 1_000_000_000)
     fields = [
         f"{_VERSION} {state.st_ino} {state.st_size} {seconds}.{fraction:09}", str(record.pid), str(data["start_time"]),
-        cgroup.frozen_file(), *[*cgroup.held_files(), "", ""][:2], "1" if plain else "", f'{head}"', f'"{middle}', tail,
+        cgroup.frozen_file(), *[*cgroup.held_files(), "", ""][:2], "1" if plain else "",
+        f'{head}\n  "status": "', '",\n  "pid": ', f",\n{tail}",
         "1" if removable else "", *dict.fromkeys(cgroup.paths.values()),
     ]  # fmt: skip
     raw = "".join(f"{field}\0" for field in fields).encode(errors="surrogateescape")
