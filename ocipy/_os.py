@@ -12,6 +12,8 @@ from posix import *  # noqa: F403
 from posix import (
     O_CLOEXEC,
     O_CREAT,
+    O_EXCL,
+    O_NOFOLLOW,
     O_RDONLY,
     O_TRUNC,
     O_WRONLY,
@@ -19,7 +21,10 @@ from posix import (
     getcwd,
     open,
     read,
+    rename,
     stat,
+    unlink,
+    urandom,
     write,
 )
 from posix import (
@@ -82,9 +87,35 @@ def write_text(path: str, text: str, *, dir_fd: int | None = None) -> None:
         close(fd)
 
 
+def replace_file(path: str, data: bytes, mode: int = 0o600, *, dir_fd: int | None = None) -> None:
+    """Write a file that is at once whole, in a directory that others may write to as well: what they have put there is
+    neither followed nor in the way.
+
+    Raises:
+        OSError: it can't be written; what was there before is there still.
+    """
+    while True:
+        temporary = join(dirname(path), f".ocipy-{urandom(8).hex()}")
+        try:
+            fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode, dir_fd=dir_fd)
+            break
+        except FileExistsError:
+            continue
+    try:
+        try:
+            while data:
+                data = data[write(fd, data) :]
+        finally:
+            close(fd)
+        rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        unlink(temporary, dir_fd=dir_fd)
+        raise
+
+
 def write_file(path: str, data: bytes, mode: int = 0o600, *, dir_fd: int | None = None) -> None:
-    """Create or replace a file's content (not atomically)."""
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode, dir_fd=dir_fd)
+    """Create or replace a file's content (not atomically), in a directory of our own."""
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
         while data:
             data = data[write(fd, data) :]

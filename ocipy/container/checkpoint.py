@@ -129,7 +129,7 @@ def _dump(record: Record, options: CheckpointOptions, images: int, work: int, pr
 
     def complete() -> None:
         if not options.pre_dump:
-            _os.write_file(criu.DESCRIPTORS, json.dumps(streams).encode(), dir_fd=images)
+            _os.replace_file(criu.DESCRIPTORS, json.dumps(streams).encode(), dir_fd=images)
 
     def notify(step: str, _pid: int, _fds: list[int]) -> None:
         if step == "status-ready":
@@ -139,8 +139,8 @@ def _dump(record: Record, options: CheckpointOptions, images: int, work: int, pr
                 os.close(options.status_fd)
 
     try:
-        if not options.pre_dump and os.path.exists(f"{options.image_path}/{criu.DESCRIPTORS}"):
-            os.unlink(criu.DESCRIPTORS, dir_fd=images)  # of an earlier one: what is there now is not whole
+        if not options.pre_dump:
+            _forget(options.image_path, images)
         process.ask(criu.PRE_DUMP if options.pre_dump else criu.DUMP, criu.options(given), notify)
     except criu.Refused as refused:
         raise refused.error(
@@ -149,6 +149,16 @@ def _dump(record: Record, options: CheckpointOptions, images: int, work: int, pr
     finally:
         process.close()  # after a pre-dump it would wait for the dump
     complete()
+
+
+def _forget(path: str, images: int) -> None:
+    """Remove the mark of an earlier checkpoint: what is there from now on is not whole. Raises UsageError."""
+    try:
+        os.unlink(criu.DESCRIPTORS, dir_fd=images)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"--image-path: {path}/{criu.DESCRIPTORS}", errno=error.errno or 0) from None
 
 
 def _freezer(record: Record) -> str:

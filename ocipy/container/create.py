@@ -306,7 +306,6 @@ def write_pid_file(path: str, pid: int) -> None:
     Raises:
         StateError: it can't be written.
     """
-    temporary = os.join(os.dirname(path), f".{os.basename(path)}.{pid}")
     try:
         special = os.stat(path).st_mode & 0o170000 not in (0o100000, 0o040000)
     except OSError:
@@ -314,10 +313,8 @@ def write_pid_file(path: str, pid: int) -> None:
     if special:
         raise StateError(f"can't write the pid file {path}: it is not a regular file", code="pid-file")
     try:
-        os.write_file(temporary, str(pid).encode(), 0o644)
-        os.rename(temporary, path)
+        os.replace_file(path, str(pid).encode(), 0o644)
     except OSError as error:
-        remove_pid_file(temporary)
         raise StateError(
             f"can't write the pid file {path}", code="pid-file", syscall="open", errno=error.errno or 0
         ) from None
