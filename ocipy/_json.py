@@ -6,7 +6,7 @@ key are refused: RFC 8259 leaves their meaning open, and two readers of one conf
 
 from __future__ import annotations
 
-from _json import encode_basestring, make_encoder, make_scanner
+from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ def dumps(value: Any, indent: int = 0) -> str:
     return "".join(
         make_encoder({}, _unknown, encode_basestring, None, ":", ",", False, False, False)(value, 0)
     )
+
+
+def escape(letter: str) -> str:
+    """How a letter can be written in a JSON string by ASCII letters alone."""
+    return encode_basestring_ascii(letter)[1:-1]
 
 
 def _pretty(value: Any, indent: int, line: str) -> str:

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import TestBundle
 from criu_tools import Counter, Dump
 from criu_tools import counter as counter  # a fixture
 from criu_tools import criu as criu  # a fixture

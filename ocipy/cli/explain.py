@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy.cli.log import printable
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container.bundle import Bundle
@@ -26,5 +27,5 @@ def run(context: Context) -> int:
     lines += plan.lines()
     width = max(len(name) for name, _, _ in lines)
     for name, words, path in lines:
-        put(f"{name:{width}}  {words}{f'  [{path}]' if path else ''}\n")
+        put(printable(f"{name:{width}}  {words}{f'  [{path}]' if path else ''}") + "\n")
     return 0

@@ -27,6 +27,12 @@ def enabled(options: Args, level: str) -> bool:
     return LEVELS.index(level) >= LEVELS.index(least)
 
 
+def printable(text: str) -> str:
+    """A text with everything written out that a terminal would obey rather than show: control characters but for tab
+    and newline, and what turns the direction of writing. It may come from an image, a config or a hook."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+
+
 def write(options: Args, level: str, text: str, fields: dict[str, str]) -> None:
     """Write an entry to where ``--log`` says, or to standard error; an error's line there is not ours.
 
@@ -35,6 +41,7 @@ def write(options: Args, level: str, text: str, fields: dict[str, str]) -> None:
     """
     if not enabled(options, level):
         return
+    text = printable(text)
     kind, colon, name = (options.log or "").partition(":")
     if not options.log:
         if level != "error":
@@ -51,9 +58,14 @@ def write(options: Args, level: str, text: str, fields: dict[str, str]) -> None:
 def _line(form: str | None, level: str, text: str, fields: dict[str, str]) -> str:
     stamp = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
     if form == "json":
-        return json.dumps({"level": level, "msg": text, "time": stamp} | fields)
+        return _escaped(json.dumps({"level": level, "msg": text, "time": stamp} | fields))
     words = "".join(f" {key}={json.dumps(value)}" for key, value in fields.items())
-    return f"time={json.dumps(stamp)} level={level} msg={json.dumps(text)}{words}"
+    return _escaped(f"time={json.dumps(stamp)} level={level} msg={json.dumps(text)}{words}")
+
+
+def _escaped(line: str) -> str:
+    """The strings of JSON in a line, as they are but with nothing that a terminal obeys."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else json.escape(c) for c in line)
 
 
 def _journal_entry(name: str, level: str, text: str, fields: dict[str, str]) -> bytes:

@@ -166,12 +166,14 @@ def _load(name: str) -> Any:
 
 
 def _report(options: Args | None, error: Error) -> None:
+    from ocipy.cli.log import printable
+
     text = " | ".join(str(error).strip().split("\n"))  # of a hook's output, say: the last line is to have all
     for note in getattr(error, "__notes__", ()):
-        sys.stderr.write(f"ocipy: {note}\n")
+        sys.stderr.write(f"ocipy: {printable(note)}\n")
     if options is not None:
         _log(options, "error", text, error.fields())
-    sys.stderr.write(f"ocipy: {text}\n")
+    sys.stderr.write(f"ocipy: {printable(text)}\n")
 
 
 def _open_log(options: Args) -> None:
@@ -190,12 +192,12 @@ def _open_log(options: Args) -> None:
 
 
 def _log(options: Args, level: str, text: str, fields: dict[str, str]) -> None:
-    from ocipy.cli.log import write
+    from ocipy.cli.log import printable, write
 
     try:
         write(options, level, text, fields)
     except (Error, OSError) as failure:
-        sys.stderr.write(f"ocipy: {failure}\n")
+        sys.stderr.write(f"ocipy: {printable(str(failure))}\n")
 
 
 def _version() -> int:

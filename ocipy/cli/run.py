@@ -137,5 +137,7 @@ def _wants_terminal(bundle: Bundle, spec: dict[str, Any] | None) -> bool:
 def _print_timings(launched: Launched) -> None:
     import sys
 
+    from ocipy.cli.log import printable
+
     for op, microseconds in zip(launched.plan.ops, launched.timings, strict=False):
-        sys.stderr.write(f"{microseconds:8} us  {op.describe()}\n")
+        sys.stderr.write(f"{microseconds:8} us  {printable(op.describe())}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ocipy.cli.log import printable
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command
 from ocipy.container.bundle import Bundle
@@ -20,7 +21,8 @@ def run(context: Context) -> int:
         for notice in notices(bundle.spec):
             context.warn(notice.text)
     for fault in faults:
-        put(f"{fault.text}\n")
+        put(f"{printable(fault.text)}\n")
     if faults:
-        sys.stderr.write(f"ocipy: {bundle.path}/config.json has {len(faults)} fault{'s' * (len(faults) > 1)}\n")
+        where = printable(f"{bundle.path}/config.json")
+        sys.stderr.write(f"ocipy: {where} has {len(faults)} fault{'s' * (len(faults) > 1)}\n")
     return 1 if faults else 0
