@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _signal import SIGKILL
+
 from ocipy import _os as os
 from ocipy.cgroups import _fs
 
@@ -33,6 +35,7 @@ class Cgroup:
             ``name=systemd`` and, on hybrid, ``""`` for cgroup2 included; v2: ``{"": "/sys/fs/cgroup/x"}``).
         optional: directories that can't be made for lack of permission are left out of ``paths``
             (a rootless container that names no cgroup); limits for them are still refused.
+        made: the directories that :meth:`create` or :meth:`adopt` has made, not found.
     """
 
     driver: str
@@ -42,6 +45,7 @@ class Cgroup:
     def __init__(self, paths: dict[str, str], optional: bool = False) -> None:
         self.paths = paths
         self.optional = optional
+        self.made: set[str] = set()
 
     def record(self) -> dict[str, Any]:
         """What the state file keeps, to be given to :func:`ocipy.cgroups.load`.
@@ -196,6 +200,15 @@ class Cgroup:
 
         v1 hierarchies are left alone: delegation isn't secure there, says the spec.
         """
+
+    def undo(self) -> None:
+        """Take back a create that came to nothing: end what is in it, and remove what create has made. A directory that
+        it has found is not ours, and stays, frozen if it is. Raises CgroupError: something is left."""
+        if self.pids():
+            self.kill(SIGKILL)
+        for controller in [name for name, directory in self.paths.items() if directory not in self.made]:
+            del self.paths[controller]  # not replaced: the record has this dictionary
+        self.delete()
 
     def delete(self) -> None:
         """Remove the directories, those below included; retried while EBUSY; fine if already gone."""

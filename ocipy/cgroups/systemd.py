@@ -60,8 +60,10 @@ class SystemdCgroup(Cgroup):
         properties = unit.begun(name, self.unit["slice"], pid, self.unit["id"], self.legacy)
         properties += self._annotated or []
         properties += unit.oom_policy(resources, version, WHERE)
+        absent = {directory for directory in self.paths.values() if not os.exists(directory)}
         with self._bus() as bus:
             bus.start(name, properties)
+            self.made |= absent
             self._annotated = None
             scope = name.endswith(".scope")
             if scope and not self._holds(pid):

@@ -85,6 +85,8 @@ class LegacyCgroup(Cgroup):
                 from ocipy.cgroups.explain import make_refused
 
                 raise make_refused(error, directory) from None
+            if new:
+                self.made.add(directory)
             if directory == self.paths.get("cpuset"):
                 self._inherit_cpuset(directory, new)
 

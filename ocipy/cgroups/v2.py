@@ -92,7 +92,8 @@ class UnifiedCgroup(Cgroup):
         if not directory:
             return
         try:
-            _fs.make(directory)
+            if _fs.make(directory):
+                self.made.add(directory)
             self.enable()
             kind = os.read_text(f"{directory}/cgroup.type").strip()
         except OSError as error:

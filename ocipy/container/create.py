@@ -266,12 +266,12 @@ class _Build:
             self.devices.close()
         try:
             if self.own_cgroup:
-                self.cgroup.kill(9)
-                self.cgroup.delete()
+                self.cgroup.undo()
             if self.rdt is not None and self.own_rdt:
                 self.rdt.remove(created=False)
         except (Error, OSError) as second:
             error.add_note(f"and something is left: {second}")
+            self._remember(error)
             self.record.entry.close()
             return  # the state directory stays, so that `delete` can try again
         if self.hooks_ran:
@@ -281,6 +281,13 @@ class _Build:
             remove_pid_file(self.options.pid_file)
         self.record.entry.remove()
         self.record.entry.close()
+
+    def _remember(self, error: BaseException) -> None:
+        """Have the record name only what is left of what this create has made: `delete` removes all that it names."""
+        try:
+            self.record.save()
+        except StateError as third:
+            error.add_note(str(third))
 
 
 def run_poststop(record: Record, error: BaseException | None = None) -> list[str]:
