@@ -48,9 +48,9 @@ struct container {
     char data[64 << 10];
 };
 
-/* A small file as a string; its length, or -1. */
+/* A small file as a string; its length, or -1. One that is a FIFO would never open. */
 static ssize_t read_file(int dir, const char *path, char *into, size_t size) {
-    int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) return -1;
     ssize_t n = read(fd, into, size - 1);
     close(fd);
@@ -72,7 +72,7 @@ static int load(struct container *c) {
              (uintmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     if (c->count < F_CGROUPS || strcmp(c->fields[F_STAMP], stamp)) return -1;
     c->pid = atoi(c->fields[F_PID]);
-    return c->pid > 0 ? 0 : -1;
+    return c->pid > 1 ? 0 : -1; /* 1 is the machine's own, whatever a brief says */
 }
 
 /* Whether the init process is there: the same process, not a later one with its pid. */

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+DEPTH = 100  # levels of arrays and objects: what recurses over a value later has room for as many
+
+
 class JSONError(ValueError):
     """The text is not JSON; the message says where."""
 
@@ -51,7 +54,7 @@ def loads(data: bytes | str) -> Any:
     """Parse one JSON text (UTF-8 if bytes).
 
     Raises:
-        JSONError: not UTF-8, not JSON, a duplicate key, or something after the value.
+        JSONError: not UTF-8, not JSON, a duplicate key, something after the value, or nested too deeply.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
@@ -69,11 +72,32 @@ def loads(data: bytes | str) -> Any:
     except JSONError:
         raise
     except ValueError as error:
-        raise JSONError(str(error).lower()) from None
+        raise JSONError(_plain(error)) from None
     rest = text[end:].lstrip(" \t\n\r")
     if rest:
         raise JSONError(f"more text after the value at {_place(text, len(text) - len(rest))}")
+    if text.count("[") + text.count("{") > DEPTH:
+        _check_depth(value)
     return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [
+            inner
+            for outer in level if type(outer) is dict or type(outer) is list
+            for inner in (outer.values() if type(outer) is dict else outer)
+        ]  # fmt: skip
+        if not level:
+            return
+    raise JSONError("nested too deeply")
+
+
+def _plain(error: Exception) -> str:
+    """What the scanner says, in words that have nothing to do with Python."""
+    text = str(error).lower()
+    return "a number of too many digits" if "sys.set_int_max_str_digits" in text else text
 
 
 def _worded(text: str, start: int) -> JSONError:
@@ -85,7 +109,7 @@ def _worded(text: str, start: int) -> JSONError:
     except (RecursionError, SystemError):
         return JSONError("nested too deeply")
     except (StopIteration, ValueError) as error:
-        return JSONError(str(error).lower())
+        return JSONError(_plain(error))
     return JSONError("not JSON")
 
 
@@ -110,6 +134,12 @@ def dumps(value: Any, indent: int = 0) -> str:
 def escape(letter: str) -> str:
     """How a letter can be written in a JSON string by ASCII letters alone."""
     return encode_basestring_ascii(letter)[1:-1]
+
+
+def encode(value: Any) -> bytes:
+    """The compact JSON text of plain data as UTF-8. What has no UTF-8 form, half of a surrogate pair or a byte of a
+    path in another encoding, is written as JSON's escape for it, and comes back the same."""
+    return dumps(value).encode(errors="backslashreplace")
 
 
 def _pretty(value: Any, indent: int, line: str) -> str:

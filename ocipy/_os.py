@@ -8,16 +8,20 @@ and reads like ordinary Python. ``spec-tests/test_import_budget.py`` holds the l
 
 from __future__ import annotations
 
+from errno import ELOOP, ENXIO
 from posix import *  # noqa: F403
 from posix import (
     O_CLOEXEC,
     O_CREAT,
     O_EXCL,
+    O_NOCTTY,
     O_NOFOLLOW,
+    O_NONBLOCK,
     O_RDONLY,
     O_TRUNC,
     O_WRONLY,
     close,
+    fstat,
     getcwd,
     open,
     read,
@@ -33,6 +37,35 @@ from posix import (
 from posix import (
     environ as _environ,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: the calls that say their name when they fail: an OSError itself has no more than a number
+_NAMED = (
+    "chmod", "chown", "close", "dup", "fstat", "kill", "listdir", "lseek", "lstat", "memfd_create", "mkdir", "open",
+    "pidfd_open", "pipe2", "posix_spawn", "read", "readlink", "rename", "rmdir", "stat", "unlink", "waitid", "waitpid",
+    "write",
+)  # fmt: skip
+
+
+def named(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A system call whose OSError has a ``syscall``, for :func:`ocipy.errors.translated`."""
+
+    def act(*args: Any, **options: Any) -> Any:
+        try:
+            return call(*args, **options)
+        except OSError as error:
+            error.syscall = name  # type: ignore[attr-defined]
+            raise
+
+    return act
+
+
+for _name in _NAMED:
+    globals()[_name] = named(_name, globals()[_name])
 
 
 def getenv(name: str, default: str = "") -> str:
@@ -54,6 +87,35 @@ def read_bytes(path: str, limit: int = 1 << 30, *, dir_fd: int | None = None) ->
             limit -= len(data)
     finally:
         close(fd)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_regular(path: str, limit: int, *, dir_fd: int | None = None) -> bytes:
+    """The content of a file that may have been put there by anybody: a FIFO would never open, a device never end.
+
+    Raises:
+        OSError: the file can't be opened or read.
+        ValueError: it is no regular file, or larger than ``limit`` bytes; the text says so.
+    """
+    try:
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == ELOOP:
+            raise ValueError("it is a symbolic link") from None
+        if error.errno == ENXIO:  # a socket, or a device that is not there
+            raise ValueError("it is not a regular file") from None
+        raise
+    try:
+        if fstat(fd).st_mode & 0o170000 != 0o100000:
+            raise ValueError("it is not a regular file")
+        parts, size = [], 0
+        while size <= limit and (data := read(fd, 1 << 16)):
+            parts.append(data)
+            size += len(data)
+    finally:
+        close(fd)
+    if size > limit:
+        raise ValueError(f"it is larger than {limit >> 20} MiB")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -7,8 +7,16 @@ cause; the fields say the same to a program. Engines parse a few phrases out of 
 
 from __future__ import annotations
 
-from errno import errorcode
+from errno import ENOMEM, errorcode
 from posix import strerror
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 
 class Error(Exception):
@@ -74,6 +82,51 @@ class Error(Exception):
             "hint": self.hint,
         }
         return {name: value for name, value in found.items() if value}
+
+
+def translated(error: OSError | MemoryError, doing: str) -> Error:
+    """The error for what a system call refused where nobody expected it: no space, no descriptors, a broken disk.
+
+    Args:
+        error: with the ``syscall`` that :mod:`ocipy._os` has put there.
+        doing: what was being done, in a word: the phase.
+    """
+    if isinstance(error, MemoryError):
+        return Error(f"{doing} failed", code="system", phase=doing, errno=ENOMEM)
+    where = "".join(f": {path}" for path in (error.filename, error.filename2) if isinstance(path, str))
+    if not error.errno:
+        where += f": {error}"
+    return Error(
+        f"{doing} failed{where}", code="system", phase=doing, syscall=getattr(error, "syscall", ""),
+        errno=error.errno or 0,
+    )  # fmt: skip
+
+
+def verb(doing: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a function that the library offers: whatever fails in it comes out as :class:`Error`.
+
+    One boundary rather than a ``try`` around each system call: those that can be explained are explained where they
+    are made, and any other at least says what was done, by which call, and why that failed.
+    """
+
+    def mark(act: Callable[P, R]) -> Callable[P, R]:
+        def call(*args: P.args, **options: P.kwargs) -> R:
+            try:
+                return act(*args, **options)
+            except (OSError, MemoryError) as error:
+                raise _with_notes(translated(error, doing), error) from error
+
+        call.__name__, call.__qualname__, call.__doc__ = act.__name__, act.__qualname__, act.__doc__
+        call.__wrapped__ = act  # type: ignore[attr-defined]  # for inspect and help()
+        return call
+
+    return mark
+
+
+def _with_notes(made: Error, error: BaseException) -> Error:
+    for note in getattr(error, "__notes__", ()):
+        made.add_note(note)
+    return made
 
 
 class UsageError(Error):

@@ -25,7 +25,8 @@ C_MODULES = {"__future__", "_cffi_backend", "_json", "_struct", "errno", "fcntl"
 _BASE = {
     "ocipy", "ocipy._json", "ocipy._native", "ocipy._native.lib", "ocipy._os", "ocipy.cgroups", "ocipy.cgroups._fs",
     "ocipy.cgroups.base", "ocipy.cli", "ocipy.cli.main", "ocipy.cli.parser", "ocipy.container",
-    "ocipy.container.record", "ocipy.errors", "ocipy.host", "ocipy.spec", "ocipy.state", "ocipy.version",
+    "ocipy.container.record", "ocipy.errors", "ocipy.host", "ocipy.spec", "ocipy.state", "ocipy.state.shape",
+    "ocipy.version",
 }  # fmt: skip
 _LAUNCH = {
     "ocipy.container.brief", "ocipy.container.channel", "ocipy.container.create", "ocipy.container.hooks",
@@ -49,7 +50,7 @@ _START = {"ocipy.container.start", "ocipy.container.channel", "ocipy.plan", *(n 
 BUDGET = {
     "state": {"ocipy.cli.state"},
     "kill": {"ocipy.cli.kill", *_STOP},
-    "delete": {"ocipy.cli.common", "ocipy.cli.delete", *_STOP},
+    "delete": {"ocipy.cli.delete", *_STOP},
     "start": {"ocipy.cli.common", "ocipy.cli.start", *_STOP, *_START},
     "create": {"ocipy.cli.common", "ocipy.cli.create", "ocipy.container.bundle", *_LAUNCH, *_LIMITS},
     "run": {

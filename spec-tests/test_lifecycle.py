@@ -607,12 +607,12 @@ def test_damaged_state(cli: Cli) -> None:
     assert "is damaged" in done.stderr
     for text in "[]", "null", "{}", '{"pid": "1"}', '{"pid": 1}', '{"pid": 1, "start_time": 1, "cgroup": 5}':
         (cli.root / name / "state.json").write_text(text)
-        for words in ("state",), ("kill",), ("start",), ("delete", "--force"):
-            assert cli(*words, name, code=1).stderr.endswith("state.json is damaged: no state of a container\n")
+        for words in ("state",), ("kill",), ("start",), ("delete",):
+            assert "state.json is damaged: " in cli(*words, name, code=1).stderr
         assert "is damaged" in cli("exec", name, "true", code=255).stderr
         assert "is damaged" in cli("list").stderr
-    (cli.root / name / "state.json").unlink()
-    cli("delete", name)
+    cli("delete", "--force", name)
+    assert not (cli.root / name).exists()
 
 
 def test_other_directories(cli: Cli) -> None:

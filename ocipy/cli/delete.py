@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
-from ocipy.container import stop
+from ocipy.container.record import Record
 from ocipy.errors import StateError
+from ocipy.state import Store
 
 COMMAND = Command(
     "delete",
@@ -24,14 +24,13 @@ def run(context: Context) -> int:
 
     def delete(name: str) -> None:
         try:
-            record = common.locked(context.root, name)
+            with Store(context.root).open(name) as entry:
+                entry.lock()
+                for warning in Record.remove(entry, force=force):
+                    context.warn(warning)
         except StateError as error:
-            if force and error.code == "container-not-found":
-                return
-            raise
-        with record.entry:
-            for warning in stop.delete(record, force=force):
-                context.warn(warning)
+            if not force or error.code != "container-not-found":
+                raise
 
     if context.args.regex:
         from ocipy.cli.regex import each_matching

@@ -6,7 +6,7 @@ from ocipy import _json as json
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container.record import Record
-from ocipy.errors import StateError
+from ocipy.errors import Error, translated
 from ocipy.state import Store
 
 TYPE_CHECKING = False
@@ -32,7 +32,9 @@ def run(context: Context) -> int:
             with store.open(name) as entry:
                 record = Record.load(entry)
                 found.append(_row(record))
-        except StateError as error:
+        except (Error, OSError) as error:  # one that can't be looked at does not hide the others
+            if isinstance(error, OSError):
+                error = translated(error, f"list {name}")
             if error.code != "container-not-found":  # deleted meanwhile
                 context.warn(str(error))
     if context.args.quiet:

@@ -11,7 +11,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGPIPE, signal
 
 from ocipy import _os as os
 from ocipy.cli.parser import Args, Command, Flag, describe, parse, tristate
-from ocipy.errors import Error, UsageError
+from ocipy.errors import Error, UsageError, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def put(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except UnicodeEncodeError:  # half of a surrogate pair, or a path in another encoding
+        put(text.encode(errors="backslashreplace").decode())
     except BrokenPipeError:
         signal(SIGPIPE, SIG_DFL)
         os.kill(os.getpid(), SIGPIPE)
@@ -154,10 +156,14 @@ def run(argv: list[str]) -> int:
         _report(options, error)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # a defect of ours, or of the machine (disk full …)
+    except Exception as error:
         if options is not None and options.debug:
             raise
-        _report(options, Error(f"{type(error).__name__}: {error}"))
+        name = " ".join(options.rest[:1]) if options is not None else ""
+        if isinstance(error, (OSError, MemoryError)):  # of the machine: a full disk, no descriptors …
+            _report(options, translated(error, name))
+        else:
+            _report(options, Error(f"internal error in {name}", phase=name, hint="--debug shows where"))
     return failed
 
 

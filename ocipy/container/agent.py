@@ -101,7 +101,7 @@ class Agent:
         try:
             if self._fd < 0:
                 self._connect()
-            self._send(json.dumps(document | {"state": state}).encode(), message.fd)
+            self._send(json.encode(document | {"state": state}), message.fd)
         except OSError as error:
             raise self._error("can't send the listener to the seccomp agent", "sendmsg", error.errno or 0) from None
         finally:

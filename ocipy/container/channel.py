@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SYNC, FORKED, READY, ERROR, ACK, START, PART, LISTENER = 1, 2, 3, 4, 5, 6, 7, 8
 _HEADER = "=IIiI"
-_HEADER_SIZE = calcsize(_HEADER)
+HEADER_SIZE = calcsize(_HEADER)
 _BUFFER = 64 << 10
 _PART = 64 << 10  # bytes of a message's text; well below the default of net.core.wmem_default
 
@@ -96,7 +96,7 @@ class Message:
     def decode(cls, raw: bytes, fd: int = -1) -> Message:
         """The message that some bytes are."""
         type, op, value, length = unpack_from(_HEADER, raw)
-        return cls(type, op, value, raw[_HEADER_SIZE : _HEADER_SIZE + length], fd)
+        return cls(type, op, value, raw[HEADER_SIZE : HEADER_SIZE + length], fd)
 
 
 class Channel:
@@ -303,10 +303,10 @@ def _launch(request: Any, fresh: bool = False) -> int:
 _EXEC_CODES = {2: "executable-not-found", 13: "permission-denied", 8: "exec-format", 21: "is-a-directory"}
 
 
-def failure(plan: Plan, message: Message) -> LaunchError:
+def failure(plan: Plan | None, message: Message) -> LaunchError:
     """The error that an ERROR message stands for: which operation, on which config path, and why."""
     syscall, _, text = message.text.decode(errors="replace").partition("\0")
-    if message.op >= len(plan.ops):
+    if plan is None or message.op >= len(plan.ops):
         return LaunchError(text or "the init helper failed", syscall=syscall, errno=message.value)
     op = plan.ops[message.op]
     if not syscall:  # the text is all there is to say

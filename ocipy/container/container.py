@@ -251,9 +251,9 @@ class Container:
     def delete(self, *, force: bool = False) -> None:
         """Remove the container. Raises StateError: it is running, and ``force`` was not given."""
         try:
-            record = self._locked()
-            with record.entry:
-                self.warnings += stop.delete(record, force=force)
+            with self._store.open(self.id) as entry:
+                entry.lock()
+                self.warnings += Record.remove(entry, force=force)
         finally:
             self._reap_init()
 

@@ -61,7 +61,7 @@ def create(
         Error: nothing of the container is left behind then.
     """
     check_open(*options.stdio, *options.preserve_fds)
-    more: dict[str, Any] = {"no_pivot": options.no_pivot, "no_new_keyring": options.no_new_keyring}
+    more: dict[str, Any] = {"no_pivot": bool(options.no_pivot), "no_new_keyring": bool(options.no_new_keyring)}
     if options.listen_fds:
         more |= {"env": listen_env(options.listen_fds, options.listen_names), "listen_pid": True}
     if options.notify:
@@ -91,7 +91,7 @@ def create(
     try:
         record.save()  # the intent: whatever follows can be found and removed by `delete`
         # as it was judged: the file itself may be another by now
-        entry.keep(CONFIG, json.dumps(spec).encode())
+        entry.keep(CONFIG, json.encode(spec))
         if options.notify:
             os.mkdir(more["notify_dir"], 0o755)
         launched = build.run()

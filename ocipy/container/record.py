@@ -7,9 +7,9 @@ from time import gmtime, strftime
 
 from ocipy import _json as json
 from ocipy import _os as os
-from ocipy import cgroups
-from ocipy.errors import StateError
-from ocipy.state import CONFIG, SOCKET, Entry
+from ocipy import cgroups, host
+from ocipy.errors import ConfigError, Error, StateError
+from ocipy.state import CONFIG, SOCKET, STATE, Entry
 from ocipy.version import SPEC_VERSION
 
 TYPE_CHECKING = False
@@ -61,9 +61,38 @@ class Record:
         return cls(entry, data)
 
     @classmethod
-    def load(cls, entry: Entry) -> Record:
-        """The record as it is on disk."""
-        return cls(entry, entry.read())
+    def load(cls, entry: Entry, *, doomed: bool = False) -> Record:
+        """The record as it is on disk.
+
+        Args:
+            doomed: all that is in its cgroup is to be killed.
+
+        Raises:
+            StateError: it is damaged.
+        """
+        data = entry.read()
+        if "cgroup" in data and (fault := stray(data["cgroup"]["paths"], own=doomed)):
+            raise entry.damaged(STATE, fault)
+        return cls(entry, data)
+
+    @staticmethod
+    def remove(entry: Entry, *, force: bool) -> list[str]:
+        """Delete a container (:func:`ocipy.container.stop.delete`); with ``force`` also one whose state is damaged.
+
+        Args:
+            entry: locked.
+        """
+        from ocipy.container import stop
+
+        try:
+            record = Record.load(entry, doomed=True)
+        except StateError as error:
+            if not force or error.code != "state-damaged":
+                raise
+            from ocipy.container.salvage import salvage
+
+            return salvage(entry, error)
+        return stop.delete(record, force=force)
 
     def save(self) -> None:
         """Write the record."""
@@ -127,12 +156,17 @@ class Record:
         """The config that the container was created from.
 
         Raises:
-            StateError: it is gone from the state directory.
+            StateError: it is gone from the state directory, or damaged.
         """
+        from ocipy.spec.load import verify  # exec and checkpoint; the rest has no use for it
+
         try:
-            config: dict[str, Any] = json.loads(os.read_bytes(CONFIG, dir_fd=self.entry.fd))
+            config = self.entry.parse(CONFIG)
+            verify(config)
         except FileNotFoundError:
-            raise StateError(f"{self.entry.path}/{CONFIG} is missing", code="state-damaged") from None
+            raise self.entry.damaged(CONFIG, "it is missing") from None
+        except ConfigError as error:
+            raise self.entry.damaged(CONFIG, str(error)) from None
         return config
 
     def waiting(self) -> bool:
@@ -177,7 +211,7 @@ class Record:
 
     def hook_state(self, status: str, pid: int = 0) -> bytes:
         """The state document that hooks get on standard input."""
-        return json.dumps(self.spec_state(status, pid)).encode()
+        return json.encode(self.spec_state(status, pid))
 
     def spec_state(self, status: str, pid: int = 0) -> dict[str, Any]:
         """The state document of runtime.md#state and nothing else. ``pid`` is the first process's, if it is not
@@ -193,6 +227,33 @@ class Record:
         if self.data.get("annotations"):
             document["annotations"] = self.data["annotations"]
         return document
+
+
+def stray(paths: dict[str, str], *, own: bool) -> str:
+    """What is wrong with where recorded cgroups are, in words; "" if nothing is.
+
+    One must be below the root of a hierarchy; or be gone, with the mount perhaps. ``own``: and this process must not be
+    in it.
+    """
+    try:
+        found = host.cgroups().hierarchies
+    except Error:  # none is mounted here
+        found = []
+    mounts = tuple(f"{hierarchy.mountpoint}/" for hierarchy in found)
+    for path in set(paths.values()):
+        if not path.startswith(mounts) and os.exists(path) and not path.startswith(_cgroup_mounts()):
+            return f"cgroup.paths: {path} is not below a mounted cgroup hierarchy"
+        if own:
+            for hierarchy in found:
+                if f"{hierarchy.directory()}/".startswith(f"{path}/"):
+                    return f"cgroup.paths: this process is in {path}"
+    return ""
+
+
+def _cgroup_mounts() -> tuple[str, ...]:
+    """Where a cgroup hierarchy is mounted now, each with a slash at its end; also those mounted twice."""
+    lines = os.read_text("/proc/self/mountinfo").splitlines()
+    return tuple(line.split(" ")[4] + "/" for line in lines if " - cgroup" in line)
 
 
 _LATER_HOOKS = ("startContainer", "poststart", "poststop")

@@ -16,7 +16,7 @@ from ocipy.container.create import _Build, write_pid_file
 from ocipy.container.join import Join
 from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.container.record import CREATING, Record, start_time
-from ocipy.errors import Unsupported
+from ocipy.errors import LaunchError, Unsupported
 from ocipy.plan import criu as plans
 from ocipy.state import CONFIG, Store
 
@@ -94,7 +94,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
     build.how, build.streams, build.serve = options, streams, serve
     try:
         record.save()
-        entry.keep(CONFIG, json.dumps(spec).encode())
+        entry.keep(CONFIG, json.encode(spec))
         return record, build.run()
     except BaseException as error:
         build.undo(error)
@@ -227,7 +227,9 @@ class _Restore(_Build):
         hooks.run_hooks("createRuntime", configured.get("createRuntime") or [], state)
 
     def _record(self, pid: int) -> None:
-        self.record.data.update(pid=pid, start_time=start_time(pid))
+        if not (started := start_time(pid)):
+            raise LaunchError("the container's first process died", code="launch-died")
+        self.record.data.update(pid=pid, start_time=started)
         self.record.save()
         if self.options.pid_file:
             write_pid_file(self.options.pid_file, pid)

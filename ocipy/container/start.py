@@ -8,7 +8,7 @@ from time import sleep
 from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.container import stop
-from ocipy.container.channel import ERROR, START, Channel, Message, failure
+from ocipy.container.channel import ERROR, HEADER_SIZE, START, Channel, Message, failure
 from ocipy.container.record import CREATED, RUNNING, STOPPED, Record
 from ocipy.errors import Error, LaunchError, StateError
 from ocipy.state import SOCKET
@@ -35,7 +35,15 @@ def start(record: Record, compiled: Plan | None = None) -> None:
     """
     answer = _left(record) or _release(record)
     if answer is not None and answer.type == ERROR:
-        error = failure(compiled or _recompile(record), answer)
+        note = ""
+        if compiled is None:
+            try:
+                compiled = _recompile(record)
+            except Error as damage:  # the config is damaged: what failed can be told, but not its place there
+                note = str(damage)
+        error = failure(compiled, answer)
+        if note:
+            error.add_note(note)
         if error.code == "hook-failed":
             _destroy(record, error)
         else:
@@ -58,11 +66,13 @@ def start(record: Record, compiled: Plan | None = None) -> None:
 def _left(record: Record) -> Message | None:
     """The answer that the launcher got."""
     try:
-        raw = os.read_bytes(ANSWER, dir_fd=record.entry.fd)
+        raw = os.read_regular(ANSWER, 1 << 20, dir_fd=record.entry.fd)
+        os.unlink(ANSWER, dir_fd=record.entry.fd)
     except FileNotFoundError:
         return None
-    os.unlink(ANSWER, dir_fd=record.entry.fd)
-    return Message.decode(raw)
+    except ValueError:  # it is no file: none of ours
+        return None
+    return Message.decode(raw) if len(raw) >= HEADER_SIZE else None
 
 
 def _release(record: Record) -> Message | None:

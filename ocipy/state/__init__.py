@@ -13,6 +13,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from ocipy import _json as json
 from ocipy import _os as os
 from ocipy.errors import StateError
+from ocipy.state import shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/run/ocipy"
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
 #: what may be in the directory of a container without a state
-_REMAINS = frozenset((STATE + ".new", CONFIG, SOCKET, "brief", "notify"))
+_REMAINS = frozenset((STATE + ".new", CONFIG, SOCKET, "brief", "notify", "answer"))
+_LARGEST = 32 << 20  # bytes of a file: twice the largest config, since what is written may be longer than what was read
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
 
@@ -56,14 +58,6 @@ def check_id(container_id: str) -> str:
     return container_id
 
 
-def _well_formed(state: object) -> bool:
-    """Whether a recorded state has what the code counts on."""
-    if not isinstance(state, dict) or not isinstance(state.get("cgroup", {}), dict):
-        return False
-    pid = state.get("pid")
-    return isinstance(pid, int) and (pid == 0 or isinstance(state.get("start_time"), int))
-
-
 class Entry:
     """The state directory of one container, held open. Close it, or use it as a context manager."""
 
@@ -91,7 +85,10 @@ class Entry:
         Raises:
             StateError: the container was deleted meanwhile.
         """
-        flock(self.fd, LOCK_EX)
+        try:
+            flock(self.fd, LOCK_EX)
+        except OSError as error:
+            raise unusable(self.path, "flock", error) from None
         self._mine = True
         try:
             here = os.stat(self.path)
@@ -121,29 +118,63 @@ class Entry:
             StateError: the file is damaged, or another runtime's; or the directory is no container's at all.
         """
         try:
-            raw = os.read_bytes(STATE, dir_fd=self.fd)
+            state = self.parse(STATE)
         except FileNotFoundError:
-            self._check_own()
+            self._check_own(_REMAINS)
             return {}
-        try:
-            state = json.loads(raw)
-        except json.JSONError as error:
-            raise StateError(f"{self.path}/{STATE} is damaged: {error}", code="state-damaged") from None
-        if isinstance(state, dict) and "init_process_pid" in state:  # whose containers may be running
+        if "init_process_pid" in state:  # whose containers may be running
             raise StateError(f"{self.path}/{STATE} was written by runc, not by ocipy", code="state-foreign")
-        if not _well_formed(state):
-            raise StateError(f"{self.path}/{STATE} is damaged: no state of a container", code="state-damaged")
-        return dict(state)
+        if fault := shape.wrong(state, self.id):
+            raise self.damaged(STATE, fault)
+        return state
 
-    def _check_own(self) -> None:
-        """Refuse a directory without a state that has anything in it which a killed create or delete can't have
+    def parse(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StateError: it can't be read, or is damaged.
+        """
+        try:
+            value = json.loads(os.read_regular(name, _LARGEST, dir_fd=self.fd))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unusable(f"{self.path}/{name}", "read", error) from None
+        except ValueError as error:  # JSONError, too
+            raise self.damaged(name, str(error)) from None
+        if type(value) is not dict:
+            raise self.damaged(name, "it is not an object")
+        return value
+
+    def damaged(self, name: str, what: str) -> StateError:
+        """The error for a file that is not as it was written."""
+        return StateError(
+            f"{self.path}/{name} is damaged: {what}", code="state-damaged",
+            hint=f"ocipy delete --force {self.id} removes what is left of the container" if name == STATE else "",
+        )  # fmt: skip
+
+    def remains(self) -> dict[str, Any]:
+        """What a damaged state still says for sure (:func:`ocipy.state.shape.remains`).
+
+        Raises:
+            StateError: there is something in the directory that is no container's.
+        """
+        self._check_own(_REMAINS | {STATE})
+        try:
+            return shape.remains(self.parse(STATE), self.id)
+        except (FileNotFoundError, StateError):
+            return shape.remains(None, self.id)
+
+    def _check_own(self, known: frozenset[str]) -> None:
+        """Refuse a directory without a sound state that has anything in it which a killed create or delete can't have
         left: with the wrong ``--root``, delete would empty it.
 
         Raises:
             StateError: there is such a thing.
         """
         for name in os.listdir(self.fd):
-            if name not in _REMAINS:
+            if name not in known:
                 raise StateError(
                     f"container {self.id!r} does not exist: {self.path} is something else: it has {name!r} in it",
                     code="state-foreign", hint="is --root right?",
@@ -151,8 +182,11 @@ class Entry:
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the recorded state. Raises StateError: it can't be written, and the former one is still there."""
-        self.keep(STATE + ".new", json.dumps(state).encode())
-        os.rename(STATE + ".new", STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.keep(STATE + ".new", json.encode(state))
+        try:
+            os.rename(STATE + ".new", STATE, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            raise unusable(self.path, "rename", error) from None
 
     def keep(self, name: str, data: bytes) -> None:
         """Write a file. Raises StateError."""
@@ -163,15 +197,40 @@ class Entry:
 
     def remove(self) -> None:
         """Remove the directory with what is in it. The state goes last: until then `delete` can come back."""
-        names = sorted(os.listdir(self.fd), key=lambda name: name == STATE)
-        for name in names:
-            try:
-                os.unlink(name, dir_fd=self.fd)
-            except IsADirectoryError:
-                for inner in os.listdir(f"{self.path}/{name}"):
-                    os.unlink(f"{self.path}/{name}/{inner}")
-                os.rmdir(name, dir_fd=self.fd)
-        os.rmdir(self.path)
+        try:
+            for name in sorted(os.listdir(self.fd), key=lambda name: name == STATE):
+                self._drop(name, self.fd)
+            os.rmdir(self.path)
+        except OSError as error:
+            raise unusable(self.path, getattr(error, "syscall", "unlink"), error) from None
+
+    def _drop(self, name: str, at: int, depth: int = 0) -> None:
+        """Remove a file, or a directory with what is in it, by descriptors: no symbolic link is followed."""
+        try:
+            os.unlink(name, dir_fd=at)
+            return
+        except IsADirectoryError:
+            if not depth:
+                self._check_mounts()
+            elif depth > json.DEPTH:
+                raise
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+        try:
+            for inner in os.listdir(fd):
+                self._drop(inner, fd, depth + 1)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=at)
+
+    def _check_mounts(self) -> None:
+        """Refuse to empty a directory in which something is mounted: it would be emptied as well. Raises StateError."""
+        own = os.readlink(f"/proc/self/fd/{self.fd}").replace(" ", "\\040")
+        for line in os.read_text("/proc/self/mountinfo").splitlines():
+            point = line.split(" ")[4]
+            if point.startswith(own + "/"):
+                raise StateError(
+                    f"can't remove {self.path}: something is mounted on {point}", code="state-root", hint="umount it"
+                )
 
 
 class Store:
