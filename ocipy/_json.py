@@ -35,13 +35,20 @@ def _constant(name: str) -> Any:
     raise JSONError(f"{name} is not JSON")
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if value - value:  # infinite, and so no number that could be written again
+        raise JSONError(f"the number {text} is out of range")
+    return value
+
+
 class _Context:
     """What the C scanner asks of its decoder."""
 
     strict = True
     object_hook = None
     object_pairs_hook = staticmethod(_pairs)
-    parse_float = float
+    parse_float = staticmethod(_float)
     parse_int = int
     parse_constant = staticmethod(_constant)
     memo: dict[str, str] = {}

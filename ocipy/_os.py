@@ -140,6 +140,17 @@ def mount_name(text: str) -> str:
     return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
+def shut(*fds: int) -> None:
+    """Close descriptors (negative ones are none). Linux gives one up whatever close(2) returns, so an error is no
+    reason to leave the others, or what was just launched with them."""
+    for fd in fds:
+        if fd >= 0:
+            try:
+                close(fd)
+            except OSError:
+                continue
+
+
 def write_text(path: str, text: str, *, dir_fd: int | None = None) -> None:
     """Write to an existing file with a single write, as procfs and cgroupfs want it."""
     fd = open(path, O_WRONLY | O_CLOEXEC, dir_fd=dir_fd)

@@ -47,7 +47,7 @@ def connect(flag: str, path: str | None) -> int:
     """
     if not path:
         return -1
-    fd = lib.ocipy_unix_connect(path.encode())
+    fd = lib.ocipy_unix_connect(path.encode(errors="surrogateescape"))
     if fd < 0:
         raise UsageError(f"{flag} {path}", syscall="connect", errno=-fd)
     return int(fd)

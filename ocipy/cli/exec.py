@@ -7,6 +7,7 @@ from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
 from ocipy.container import foreground, stop
+from ocipy.container.create import remove_pid_file
 from ocipy.container.exec import exec_process, process_of
 from ocipy.container.record import Record
 from ocipy.errors import CgroupError, UsageError
@@ -75,7 +76,13 @@ def run(context: Context) -> int:
     )  # fmt: skip
     if args.detach:
         return 0
-    return foreground.attend(launched.pid, launched.pidfd, console.master() if console else -1)
+    try:
+        return foreground.attend(launched.pid, launched.pidfd, console.master() if console else -1)
+    except BaseException:  # we can't stay with it, and say that it failed: then it must not go on
+        launched.kill()
+        if args.pid_file:
+            remove_pid_file(common.absolute(args.pid_file))
+        raise
 
 
 def _process(args: Args, record: Record) -> dict[str, Any]:

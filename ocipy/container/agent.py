@@ -61,9 +61,8 @@ class Agent:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        os.shut(fd)
 
     def serve(self, channel: Channel, pid: int, state: dict[str, Any], hooks: int = 0) -> Message | None:
         """Send the listener, which comes next on the channel, to the agent. Those of startContainer hooks come before.
@@ -105,13 +104,13 @@ class Agent:
         except OSError as error:
             raise self._error("can't send the listener to the seccomp agent", "sendmsg", error.errno or 0) from None
         finally:
-            os.close(message.fd)
+            os.shut(message.fd)
             self.close()  # "it MUST be closed after sending a seccomp state"
 
     def _send(self, data: bytes, listener: int) -> None:
-        data = data[check(lib.ocipy_send_fd(self._fd, data, len(data), listener)) :]
+        data = data[check(lib.ocipy_send_fd(self._fd, data, len(data), listener), "sendmsg") :]
         while data:
-            data = data[check(lib.ocipy_send(self._fd, data, len(data))) :]
+            data = data[check(lib.ocipy_send(self._fd, data, len(data)), "sendmsg") :]
 
     def _error(self, words: str, syscall: str, errno: int) -> LaunchError:
         return LaunchError(

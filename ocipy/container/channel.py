@@ -29,14 +29,16 @@ _helper: list[int] = []
 _helper_lock = allocate_lock()
 
 
-def check(result: int) -> int:
+def check(result: int, syscall: str) -> int:
     """The result of a shim call.
 
     Raises:
-        OSError: it is a negative errno.
+        OSError: it is a negative errno; with the name of the system call.
     """
     if result < 0:
-        raise OSError(-result, os.strerror(-result))
+        error = OSError(-result, os.strerror(-result))
+        error.syscall = syscall  # type: ignore[attr-defined]
+        raise error
     return result
 
 
@@ -57,8 +59,7 @@ def helper(fresh: bool = False) -> int:
                     "can't copy the init helper", syscall="memfd_create", errno=-made,
                     hint="the sysctl vm.memfd_noexec is 2" if made == -EACCES or made == -EPERM else "",
                 )  # fmt: skip
-            for old in _helper:
-                os.close(old)
+            os.shut(*_helper)
             _helper[:] = [made]
         return int(os.dup(_helper[0]))
 
@@ -107,9 +108,8 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        os.shut(fd)
 
     def send(self, type: int, text: bytes = b"") -> None:
         """Send one message, in parts if it is long (a datagram is limited by the socket's buffer). Raises
@@ -119,7 +119,7 @@ class Channel:
             data = pack(_HEADER, PART if text else type, 0, 0, len(part)) + part
             while (sent := lib.ocipy_send(self.fd, data, len(data))) == _EINTR:
                 pass
-            check(sent)
+            check(sent, "sendmsg")
             if not text:
                 return
 
@@ -131,7 +131,7 @@ class Channel:
             size = lib.ocipy_recv(self.fd, buffer, _BUFFER, passed, -1)
             if size != _EINTR:
                 break
-        if check(size) == 0:
+        if check(size, "recvmsg") == 0:
             return None
         return Message.decode(bytes(ffi.buffer(buffer, size)), passed[0])
 
@@ -154,31 +154,40 @@ class Launched:
         self.timings: list[int] = []
 
     def kill(self) -> None:
-        """End the helper and reap it."""
+        """End the helper, or the program that it has become, and reap it. Whatever fails in that, the rest is done: it
+        must not go on running when its launch is reported to have failed."""
         self.channel.close()
-        if self.pidfd < 0:
+        if self.pid <= 0:
             return
         from _signal import pidfd_send_signal
 
         try:
-            pidfd_send_signal(self.pidfd, 9)
-        except ProcessLookupError:
-            pass
-        self.reap()
-        self.close()
+            if self.pidfd >= 0:
+                pidfd_send_signal(self.pidfd, 9)
+            else:  # there was no descriptor to be had; it is our child, so until it is reaped the number is its own
+                os.kill(self.pid, 9)
+        except OSError:
+            pass  # it has ended
+        try:
+            self.reap()
+        finally:
+            self.close()
 
     def reap(self) -> None:
         """Wait for the process to end."""
         try:
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            if self.pidfd >= 0:
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            else:
+                os.waitid(os.P_PID, self.pid, os.WEXITED)
         except ChildProcessError:
             pass  # a SIGCHLD handler of the embedding program was faster
+        self.pid = 0
 
     def close(self) -> None:
         """Close the pidfd."""
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        fd, self.pidfd = self.pidfd, -1
+        os.shut(fd)
 
     def until_ready(self, sync: Callable[[int, int], bytes]) -> None:
         """Serve the helper until all but the exec is done.
@@ -197,11 +206,14 @@ class Launched:
             if message.type == ERROR:
                 raise failure(self.plan, message)
             if message.type == FORKED:
-                self.reap()
-                self.close()
-                # where it found no room, there is some now
+                former = Launched(self.plan, self.pid, self.pidfd, Channel(-1))
+                # first of all: whatever fails from here on, it is this one that must not be left
                 self.pid, self.pidfd = message.value, max(message.fd, -1)
-                if self.pidfd < 0:
+                try:
+                    former.reap()
+                finally:
+                    former.close()
+                if self.pidfd < 0:  # where it found no room, there is some now
                     self.pidfd = os.pidfd_open(self.pid, 0)
                 self._acknowledge()
             elif message.type == SYNC:
@@ -258,13 +270,13 @@ def launch(
     """
     data = plan.encode(fault, timings)
     ends = ffi.new("int[2]")
-    check(lib.ocipy_channel(ends))
+    check(lib.ocipy_channel(ends), "socketpair")
     channel, theirs, plan_fd = Channel(ends[0]), ends[1], -1
     try:
         plan_fd = os.memfd_create("ocipy-plan", 3)  # MFD_CLOEXEC, MFD_ALLOW_SEALING
         while data:
             data = data[os.write(plan_fd, data) :]
-        check(lib.ocipy_seal(plan_fd))
+        check(lib.ocipy_seal(plan_fd), "fcntl")
         fds = [*stdio, *preserve, theirs, plan_fd, *(given[name] for name in plan.given)]
         array = ffi.new("int[]", fds)
         base = ffi.new("char[]", b"%d" % (3 + len(preserve)))
@@ -285,9 +297,7 @@ def launch(
         channel.close()
         raise
     finally:
-        if plan_fd >= 0:
-            os.close(plan_fd)
-        os.close(theirs)
+        os.shut(plan_fd, theirs)
     return Launched(plan, request.pid, request.pidfd, channel)
 
 
@@ -296,7 +306,7 @@ def _launch(request: Any, fresh: bool = False) -> int:
     try:
         return int(lib.ocipy_launch(request))
     finally:
-        os.close(request.helper)
+        os.shut(request.helper)
 
 
 #: code of a failed exec or look-up, by errno

@@ -19,7 +19,7 @@ from ocipy.container.channel import Launched, check_open
 from ocipy.container.create import create
 from ocipy.container.prepare import CreateOptions
 from ocipy.container.record import Record
-from ocipy.errors import StateError
+from ocipy.errors import StateError, verb
 from ocipy.state import Store
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ class Process:
                     self._code = self._reap(pidfd)
                     self._close()
         finally:
-            os.close(pidfd)
+            os.shut(pidfd)
         return self._code
 
     def close(self) -> None:
@@ -87,9 +87,8 @@ class Process:
             self._close()
 
     def _close(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        fd, self.pidfd = self.pidfd, -1
+        os.shut(fd)
 
     def _reap(self, pidfd: int) -> int | None:
         try:
@@ -139,6 +138,7 @@ class Container:
         self._plan: Plan | None = None
 
     @classmethod
+    @verb("create")
     def create(
         cls, container_id: str, bundle: Bundle | str, *, root: str = "", options: CreateOptions | None = None
     ) -> Container:
@@ -163,6 +163,7 @@ class Container:
         return container
 
     @classmethod
+    @verb("run")
     def run(
         cls, container_id: str, bundle: Bundle | str, *, root: str = "", options: CreateOptions | None = None
     ) -> Container:
@@ -176,6 +177,7 @@ class Container:
         return container
 
     @classmethod
+    @verb("load")
     def load(cls, container_id: str, *, root: str = "") -> Container:
         """Find an existing container.
 
@@ -189,6 +191,7 @@ class Container:
             return cls(store, container_id, Process(record.pid, pidfd) if pidfd >= 0 else None)
 
     @classmethod
+    @verb("restore")
     def restore(
         cls, container_id: str, bundle: Bundle | str, options: RestoreOptions, *, root: str = ""
     ) -> Container:
@@ -228,6 +231,7 @@ class Container:
             entry.close()
             raise
 
+    @verb("start")
     def start(self) -> None:
         """Run the program.
 
@@ -243,11 +247,13 @@ class Container:
         """Wait until the init process ends; see :meth:`Process.wait`."""
         return self.init.wait(timeout) if self.init is not None else None
 
+    @verb("kill")
     def kill(self, signal: int = SIGTERM, *, everyone: bool = False) -> None:
         """Signal the init process, or every process. Raises StateError: it is not running."""
         with self._store.open(self.id) as entry:
             stop.kill(Record.load(entry), signal, everyone=everyone)
 
+    @verb("delete")
     def delete(self, *, force: bool = False) -> None:
         """Remove the container. Raises StateError: it is running, and ``force`` was not given."""
         try:
@@ -265,17 +271,20 @@ class Container:
             pass
 
     @property
+    @verb("state")
     def status(self) -> str:
         """creating, created, running, paused or stopped (runtime.md#state)."""
         with self._store.open(self.id) as entry:
             return Record.load(entry).status()
 
+    @verb("state")
     def state(self) -> dict[str, Any]:
         """The state document (runtime.md#state)."""
         with self._store.open(self.id) as entry:
             record = Record.load(entry)
             return record.state(record.status())
 
+    @verb("ps")
     def pids(self) -> list[int]:
         """The container's processes; none if it is stopped. Raises StateError: without a cgroup and a pid namespace
         they can't be told from others."""
@@ -292,6 +301,7 @@ class Container:
         """Thaw what pause froze. Raises StateError: it is not paused."""
         self._freeze(False)
 
+    @verb("freeze")
     def _freeze(self, frozen: bool) -> None:
         from ocipy.container.freeze import freeze
 
@@ -299,6 +309,7 @@ class Container:
         with record.entry:
             freeze(record, frozen)
 
+    @verb("checkpoint")
     def checkpoint(self, options: CheckpointOptions) -> None:
         """Write the processes to files, by CRIU. The container is gone then, unless told to go on.
 
@@ -314,6 +325,7 @@ class Container:
             if not options.leave_running and not options.pre_dump:
                 self.warnings += stop.delete(record, force=True)
 
+    @verb("exec")
     def exec(
         self,
         args: list[str] | None = None,
@@ -345,6 +357,7 @@ class Container:
             )
             return _process(launched)
 
+    @verb("update")
     def update(
         self, resources: dict[str, Any], *, intel_rdt: dict[str, Any] | None = None, resctrl: str = ""
     ) -> None:
@@ -365,6 +378,7 @@ class Container:
         with record.entry:
             update(record, resources, intel_rdt, resctrl)
 
+    @verb("events")
     def stats(self) -> dict[str, Any]:
         """Usage now, as the ``data`` of runc's ``events --stats``. Raises StateError: it is stopped."""
         with self._store.open(self.id) as entry:

@@ -12,7 +12,7 @@ from ocipy.container.idmap import check_joined, host_id, write_maps
 from ocipy.container.join import Join
 from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
-from ocipy.errors import CgroupError, Error, LaunchError, StateError
+from ocipy.errors import CgroupError, Error, LaunchError, StateError, translated
 from ocipy.plan.devices import is_bind
 from ocipy.plan.ops import SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
 from ocipy.state import CONFIG, SOCKET, Store, unusable
@@ -178,7 +178,7 @@ class _Build:
         options = self.options
         entry = self.record.entry
         try:
-            own = {"listen": check(lib.ocipy_listen(entry.fd, SOCKET.encode()))}
+            own = {"listen": check(lib.ocipy_listen(entry.fd, SOCKET.encode()), "bind")}
         except OSError as error:
             raise unusable(entry.path, "bind", error) from None
         try:
@@ -192,8 +192,7 @@ class _Build:
                 timings=options.timings,
             )  # fmt: skip
         finally:
-            for fd in own.values():
-                os.close(fd)
+            os.shut(*own.values())
 
     def _sync(self, kind: int, fd: int, join: Join) -> bytes:
         assert self.launched is not None
@@ -259,7 +258,10 @@ class _Build:
     def undo(self, error: BaseException) -> None:
         """Unmake everything, in the reverse order, each step whatever became of the others."""
         if self.launched is not None:
-            self.launched.kill()
+            try:
+                self.launched.kill()
+            except OSError as second:
+                error.add_note(f"and the process may be left: {translated(second, 'kill')}")
         if self.devices:
             for failed in self.devices.restore():
                 error.add_note(failed)
@@ -270,16 +272,26 @@ class _Build:
             if self.rdt is not None and self.own_rdt:
                 self.rdt.remove(created=False)
         except (Error, OSError) as second:
-            error.add_note(f"and something is left: {second}")
             self._remember(error)
-            self.record.entry.close()
-            return  # the state directory stays, so that `delete` can try again
+            self._keep(error, second)
+            return
         if self.hooks_ran:
             # a failed createRuntime hook stops the container, whose poststop hooks are due (runtime.md#lifecycle)
             run_poststop(self.record, error)
         if self.pid_file:
             remove_pid_file(self.options.pid_file)
-        self.record.entry.remove()
+        try:
+            self.record.entry.remove()
+        except Error as second:
+            self._keep(error, second)
+            return
+        self.record.entry.close()
+
+    def _keep(self, error: BaseException, second: Error | OSError) -> None:
+        """Leave the state directory, so that `delete` can try again, and say so."""
+        if isinstance(second, OSError):
+            second = translated(second, "undo")
+        error.add_note(f"and something is left: {second}; ocipy delete --force {self.record.entry.id} tries again")
         self.record.entry.close()
 
     def _remember(self, error: BaseException) -> None:

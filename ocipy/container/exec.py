@@ -144,7 +144,7 @@ def exec_process(
             raise
         return launched
     finally:
-        os.close(pidfd)
+        os.shut(pidfd)  # an error here would report a process that runs as one that failed
         if agent is not None:
             agent.close()
 

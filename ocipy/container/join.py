@@ -46,8 +46,7 @@ class Join:
             self._outside = True
             return launch(plan, **options)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.shut(fd)
 
     def finish(self, launched: Launched) -> bytes:
         """The answer to the helper's `Sync`: the files by which it joins. Raises Error."""

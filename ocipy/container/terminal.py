@@ -22,7 +22,7 @@ class Console:
 
     def __init__(self) -> None:
         ends = ffi.new("int[2]")
-        check(lib.ocipy_channel(ends))
+        check(lib.ocipy_channel(ends), "socketpair")
         self.theirs: int = ends[1]
         self._ours: int = ends[0]
 

@@ -42,7 +42,7 @@ def _walk(node: Node, value: Any, path: str, out: list[Row]) -> None:
         for key, element in value.items():
             _string(key, element, below(path, key), out)
             _walk((0,), element, below(path, key), out)
-    elif type(value) is dict:
+    elif type(value) is dict and node[0] == 1:
         for key, element in value.items():
             inner = node[1].get(key)
             if inner is None and node[3] is not None:

@@ -60,9 +60,16 @@ def validate_bundle(bundle_dir: str) -> list[Fault]:
     listed = faults(config)
     if not any(fault.config_path in ("$", "$.root", "$.root.path") for fault in listed):
         root = os.join(bundle_dir, config["root"]["path"])
-        if not Path(root).is_dir():
+        if not _is_directory(root):
             listed.append(Fault("$.root.path", shown(root), "an existing directory", "config.md#root"))
     return listed
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # a name that is too long, say
+        return False
 
 
 def validate_document(kind: str, value: Any) -> list[Fault]:

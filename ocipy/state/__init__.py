@@ -75,9 +75,8 @@ class Entry:
 
     def close(self) -> None:
         """Release the directory, and the lock with it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        os.shut(fd)
 
     def lock(self) -> None:
         """Wait until this is the only process that changes the container.
@@ -265,11 +264,17 @@ class Store:
                 f"container with id {container_id!r} exists: container with given ID already exists",
                 code="container-exists", hint=f"ocipy delete {container_id}",
             ) from None  # fmt: skip
-        entry = self.open(container_id)
+        entry = None
         try:
+            entry = self.open(container_id)
             entry.lock()
         except BaseException:
-            entry.close()
+            if entry is not None:
+                entry.close()
+            try:
+                os.rmdir(path)  # empty as yet, if it is still ours
+            except OSError:
+                pass
             raise
         return entry
 
