@@ -110,7 +110,7 @@ HOOK: dict[str, Rule] = {
     "path": (_path, "an absolute path"),
     "args": (_list, "an array of strings"),
     "env": (_list, "an array of strings"),
-    "timeout": NUMBER,
+    "timeout": (lambda value: type(value) is int, "a number of seconds"),  # the spec knows no greatest one
 }
 CGROUP: dict[str, Rule] = {
     "driver": (lambda value: value in ("v1", "v2", "systemd"), "v1, v2 or systemd"),
