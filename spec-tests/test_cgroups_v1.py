@@ -198,7 +198,7 @@ def opened(cgroup: LegacyCgroup, *paths: str) -> dict[str, str]:
         result = {}
         for path in paths:
             text = ""
-            for letter, flags in (("r", os.O_RDONLY), ("w", os.O_WRONLY)):
+            for letter, flags in (("r", os.O_RDONLY), ("w", os.O_WRONLY), ("+", os.O_RDWR)):
                 with contextlib.suppress(PermissionError):
                     os.close(os.open(path, flags | os.O_NONBLOCK))
                     text += letter
@@ -215,10 +215,10 @@ KMSG, FULL = "/dev/kmsg", "/dev/full"
 
 @needs("devices")
 def test_devices_are_denied_but_for_the_defaults(cgroup: LegacyCgroup) -> None:
-    if opened(cgroup, KMSG)[KMSG] != "rw":
+    if opened(cgroup, KMSG)[KMSG] != "rw+":
         pytest.skip("this host's root may not use /dev/kmsg")
     cgroup.apply({})
-    assert opened(cgroup, KMSG, FULL) == {KMSG: "", FULL: "rw"}
+    assert opened(cgroup, KMSG, FULL) == {KMSG: "", FULL: "rw+"}
     listed = device_rules.parse_list(read(cgroup, "devices", "devices.list"))
     assert not listed.allow
     assert set(listed.exceptions) == {always[:3] for always in device_rules.ALWAYS_ALLOWED}
@@ -227,7 +227,7 @@ def test_devices_are_denied_but_for_the_defaults(cgroup: LegacyCgroup) -> None:
 @pytest.mark.spec("config-linux#allowed-device-list-1")
 @needs("devices")
 def test_device_rules_apply_in_order(cgroup: LegacyCgroup) -> None:
-    if opened(cgroup, KMSG)[KMSG] != "rw":
+    if opened(cgroup, KMSG)[KMSG] != "rw+":
         pytest.skip("this host's root may not use /dev/kmsg")
     kmsg = {"type": "c", "major": 1, "minor": 11}
     cgroup.apply(
@@ -243,12 +243,34 @@ def test_device_rules_apply_in_order(cgroup: LegacyCgroup) -> None:
     cgroup.apply({"memory": {}}, update=True)
     assert opened(cgroup, KMSG) == {KMSG: "r"}
     cgroup.apply({"devices": [{**kmsg, "allow": True, "access": "rw"}]}, update=True)
-    assert opened(cgroup, KMSG) == {KMSG: "rw"}
+    assert opened(cgroup, KMSG) == {KMSG: "rw+"}
     cgroup.apply({"devices": [{"allow": True, "access": "rwm"}, {**kmsg, "allow": False, "access": "rw"}]},
                  update=True)  # fmt: skip
-    assert opened(cgroup, KMSG, FULL) == {KMSG: "", FULL: "rw"}
+    assert opened(cgroup, KMSG, FULL) == {KMSG: "", FULL: "rw+"}
     cgroup.apply({"devices": []}, update=True)
     assert not device_rules.parse_list(read(cgroup, "devices", "devices.list")).allow
+
+
+@pytest.mark.spec("config-linux#allowed-device-list-1")
+@needs("devices")
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize("wide", [{}, {"minor": None}, {"major": None}, {"major": None, "minor": None}])
+def test_device_rules_add_up(cgroup: LegacyCgroup, wide: dict[str, None], update: bool) -> None:
+    """Reading by one entry and writing by another is both at once; what denies one of them leaves the other."""
+    if opened(cgroup, KMSG)[KMSG] != "rw+":
+        pytest.skip("this host's root may not use /dev/kmsg")
+    kmsg = {"type": "c", "major": 1, "minor": 11, "allow": True}
+    other = {key: value for key, value in (kmsg | wide).items() if value is not None}
+    if update:
+        cgroup.apply({})
+    for first, second in (kmsg, other), (other, kmsg):
+        both = [{**first, "access": "r"}, {**second, "access": "w"}]
+        cgroup.apply({"devices": both}, update=update)
+        assert opened(cgroup, KMSG) == {KMSG: "rw+"}
+        cgroup.apply({"devices": [*both, {**other, "allow": False, "access": "w"}]}, update=update)
+        assert opened(cgroup, KMSG) == {KMSG: "r"}
+        cgroup.apply({"devices": both}, update=True)
+        assert opened(cgroup, KMSG) == {KMSG: "rw+"}
 
 
 # Freezing, killing, watching, removing

@@ -201,7 +201,7 @@ def opened(cgroup: UnifiedCgroup, *paths: str) -> dict[str, str]:
         result = {}
         for path in paths:
             text = ""
-            for letter, flags in (("r", os.O_RDONLY), ("w", os.O_WRONLY)):
+            for letter, flags in (("r", os.O_RDONLY), ("w", os.O_WRONLY), ("+", os.O_RDWR)):
                 with contextlib.suppress(PermissionError):
                     os.close(os.open(path, flags | os.O_NONBLOCK))
                     text += letter
@@ -220,7 +220,7 @@ KMSG, FULL = "/dev/kmsg", "/dev/full"
 def limited(cgroup: UnifiedCgroup) -> UnifiedCgroup:
     """A cgroup on a kernel that can limit devices, and whose processes may use /dev/kmsg."""
     pytest.importorskip("ocipy._native", reason="the native extension is not built")
-    if opened(cgroup, KMSG)[KMSG] != "rw":
+    if opened(cgroup, KMSG)[KMSG] != "rw+":
         pytest.skip("this host's root may not use /dev/kmsg")
     try:
         devices.attached(cgroup.directory)
@@ -231,7 +231,7 @@ def limited(cgroup: UnifiedCgroup) -> UnifiedCgroup:
 
 def test_devices_are_denied_but_for_the_defaults(limited: UnifiedCgroup) -> None:
     limited.apply({})
-    assert opened(limited, KMSG, FULL) == {KMSG: "", FULL: "rw"}
+    assert opened(limited, KMSG, FULL) == {KMSG: "", FULL: "rw+"}
     assert len(devices.attached(limited.directory)) == 1
 
 
@@ -252,14 +252,27 @@ def test_device_rules_apply_in_order(limited: UnifiedCgroup) -> None:
     limited.apply({"pids": {}}, update=True)
     assert devices.attached(limited.directory) == first
     limited.apply({"devices": [{**kmsg, "allow": True, "access": "rw"}]}, update=True)
-    assert opened(limited, KMSG) == {KMSG: "rw"}
+    assert opened(limited, KMSG) == {KMSG: "rw+"}
     second = devices.attached(limited.directory)
     assert len(second) == 1
     assert second != first
     # A hole in a wide rule, which v1 can't have.
     limited.apply({"devices": [{"allow": True, "access": "rwm"}, {**kmsg, "allow": False, "access": "rw"}]},
                   update=True)  # fmt: skip
-    assert opened(limited, KMSG, FULL) == {KMSG: "", FULL: "rw"}
+    assert opened(limited, KMSG, FULL) == {KMSG: "", FULL: "rw+"}
+
+
+@pytest.mark.parametrize("wide", [{}, {"minor": None}, {"major": None}, {"major": None, "minor": None}])
+def test_device_rules_add_up(limited: UnifiedCgroup, wide: dict[str, None]) -> None:
+    """Reading by one entry and writing by another is both at once; what denies one of them leaves the other."""
+    kmsg = {"type": "c", "major": 1, "minor": 11, "allow": True}
+    other = {key: value for key, value in (kmsg | wide).items() if value is not None}
+    for first, second in (kmsg, other), (other, kmsg):
+        both = [{**first, "access": "r"}, {**second, "access": "w"}]
+        limited.apply({"devices": both})
+        assert opened(limited, KMSG) == {KMSG: "rw+"}
+        limited.apply({"devices": [*both, {**other, "allow": False, "access": "w"}]})
+        assert opened(limited, KMSG) == {KMSG: "r"}
 
 
 def test_several_device_programs_become_one(limited: UnifiedCgroup) -> None:
@@ -292,7 +305,7 @@ def test_no_program_leaks_descriptors(limited: UnifiedCgroup) -> None:
 def test_many_device_rules(limited: UnifiedCgroup) -> None:
     rules = [{"allow": True, "type": "c", "major": 200 + n, "access": "rw"} for n in range(500)]
     limited.apply({"devices": rules})
-    assert opened(limited, KMSG, FULL) == {KMSG: "", FULL: "rw"}
+    assert opened(limited, KMSG, FULL) == {KMSG: "", FULL: "rw+"}
     rules = [{"allow": True, "type": "c", "major": n, "minor": 3, "access": "rw"} for n in range(2000)]
     with pytest.raises(Unsupported, match="2000 device rules are more than the kernel takes") as caught:
         limited.apply({"devices": rules})

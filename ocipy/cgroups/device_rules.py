@@ -127,7 +127,25 @@ def state(ordered: Iterable[Rule], where: str = "") -> State:
                     result.exceptions[other] = rest
                 else:
                     del result.exceptions[other]
+    if not result.allow:
+        _join(result.exceptions)
     return result
+
+
+def _join(allowed: dict[Key, str]) -> None:
+    """Let devices be opened to read and write at once that one exception lets read and another lets write: a v1 kernel
+    looks for one exception that has all of what is asked for (match_exception). Making a node it asks for alone."""
+    reading = [key for key, access in allowed.items() if "r" in access and "w" not in access]
+    writing = [key for key, access in allowed.items() if "w" in access and "r" not in access]
+    whole = [key for key, access in allowed.items() if "r" in access and "w" in access]
+    for one in reading:
+        for other in writing:
+            if not _overlap(one, other):
+                continue
+            both: Key = (one[0], max(one[1], other[1]), max(one[2], other[2]))  # the number, where one has ANY
+            if not any(covers(wide, both) for wide in whole):
+                held = allowed.get(both, "")
+                allowed[both] = "".join(letter for letter in "rwm" if letter in "rw" or letter in held)
 
 
 def covers(wide: Key, key: Key) -> bool:
