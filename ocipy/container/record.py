@@ -252,7 +252,7 @@ def stray(paths: dict[str, str], *, own: bool) -> str:
 
 def _cgroup_mounts() -> tuple[str, ...]:
     """Where a cgroup hierarchy is mounted now, each with a slash at its end; also those mounted twice."""
-    lines = os.read_text("/proc/self/mountinfo").splitlines()
+    lines = os.lines(os.read_text("/proc/self/mountinfo"))
     return tuple(line.split(" ")[4] + "/" for line in lines if " - cgroup" in line)
 
 

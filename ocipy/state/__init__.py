@@ -224,7 +224,7 @@ class Entry:
     def _check_mounts(self) -> None:
         """Refuse to empty a directory in which something is mounted: it would be emptied as well. Raises StateError."""
         own = os.readlink(f"/proc/self/fd/{self.fd}").replace(" ", "\\040")
-        for line in os.read_text("/proc/self/mountinfo").splitlines():
+        for line in os.lines(os.read_text("/proc/self/mountinfo")):
             point = line.split(" ")[4]
             if point.startswith(own + "/"):
                 raise StateError(
