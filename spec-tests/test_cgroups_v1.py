@@ -20,6 +20,7 @@ from cgroup_tools import HOG, PREFIX, deepen, in_child, new, until
 from ocipy import cgroups, host
 from ocipy.cgroups import _fs, device_rules
 from ocipy.cgroups.v1 import LegacyCgroup
+from ocipy.cgroups.v2 import UnifiedCgroup
 from ocipy.errors import CgroupError
 
 MODE = host.cgroups().mode
@@ -149,6 +150,23 @@ def test_a_process_joins_by_itself(cgroup: LegacyCgroup) -> None:
     if HYBRID:
         with pytest.raises(CgroupError):
             new().joining()
+
+
+@pytest.mark.skipif(not HYBRID, reason="there is no cgroup2 beside v1")
+def test_where_a_process_is_in_cgroup2(
+    cgroup: LegacyCgroup, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:  # fmt: skip
+    """Where exec goes if cgroup2 takes no more processes in the container's own cgroup: to init's, in cgroup2."""
+    inner = LegacyCgroup({"": f"{cgroup.paths['']}/0::", "freezer": f"{cgroup.paths['freezer']}/frozen"})
+    inner.create()
+    init, other = start(cgroup=inner), start()
+    found = UnifiedCgroup.of(init.pid)
+    assert found.paths == {"": inner.paths[""]}
+    before = memberships(other.pid)
+    found.add(other.pid)
+    assert memberships(other.pid) == before | {"": memberships(init.pid)[""]}
+    with pytest.raises(CgroupError):
+        UnifiedCgroup.of(2**22 + 1)
 
 
 def test_a_sub_cgroup(cgroup: LegacyCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:

@@ -101,6 +101,9 @@ def test_processes_and_controllers_exclude_each_other(
     with pytest.raises(CgroupError, match="can't hold processes itself") as caught:
         cgroup.add(start().pid)
     assert caught.value.errno == errno.EBUSY
+    init, process = start(cgroup=inner), start()
+    cgroup.add(process.pid, init.pid)  # as exec does: to where the container's init has moved itself
+    assert sorted(inner.pids()) == sorted([init.pid, process.pid])
     # The other way round: no controller below a cgroup with processes, and the limit says why.
     other = new()
     other.create()

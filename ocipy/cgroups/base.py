@@ -105,8 +105,17 @@ class Cgroup:
         """
         raise NotImplementedError
 
-    def add(self, pid: int) -> None:
-        """Move a process into every directory. Raises CgroupError."""
+    def add(self, pid: int, init: int = 0) -> None:
+        """Move a process into every directory.
+
+        Args:
+            pid: the process.
+            init: the container's, for an exec: where cgroup2 takes no more processes (EBUSY), it goes to where that is.
+                An init that manages cgroups (systemd) has moved itself down then, and enabled controllers.
+
+        Raises:
+            CgroupError: the kernel refuses.
+        """
         raise NotImplementedError
 
     def clone_fd(self) -> int:

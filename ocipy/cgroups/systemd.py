@@ -120,9 +120,9 @@ class SystemdCgroup(Cgroup):
     def joining(self) -> tuple[int, list[str]]:
         return super().joining() if self._annotated is None else (-1, [])
 
-    def add(self, pid: int) -> None:
+    def add(self, pid: int, init: int = 0) -> None:
         try:
-            super().add(pid)
+            super().add(pid, init)
         except CgroupError as error:
             if error.errno not in (EACCES, EPERM):
                 raise

@@ -112,9 +112,15 @@ class LegacyCgroup(Cgroup):
 
         apply(self.paths, resources, update, where, self.optional)
 
-    def add(self, pid: int) -> None:
+    def add(self, pid: int, init: int = 0) -> None:
+        beside = self.paths.get("")
         for directory in self._directories():
-            _fs.join(directory, pid)
+            if directory == beside:
+                from ocipy.cgroups.v2 import enter
+
+                enter(directory, pid, init)
+            else:
+                _fs.join(directory, pid)
 
     def clone_fd(self) -> int:
         return -1

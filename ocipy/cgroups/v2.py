@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, ENOENT, EPERM, EROFS
+from errno import EACCES, EBUSY, ENOENT, EPERM, EROFS
 from posix import O_CLOEXEC, O_RDONLY, close, open, pread
 from select import POLLPRI, poll
 from time import monotonic
@@ -58,26 +58,24 @@ class UnifiedCgroup(Cgroup):
 
     @classmethod
     def of(cls, pid: int) -> UnifiedCgroup:
-        """The cgroup that a process is in now.
-
-        ``exec`` goes where the container's init is, if it can't enter the container's own cgroup: an init
-        that manages cgroups (systemd) moves itself down and enables controllers, and then the container's
-        cgroup takes no more processes (EBUSY).
+        """The cgroup of cgroup2 that a process is in now, also where v1 hierarchies are beside it.
 
         Raises:
-            CgroupError: the process is gone.
+            CgroupError: the process is gone; or it is outside of what is mounted.
         """
         from ocipy import host
+        from ocipy.cgroups.placement import own_directory
 
-        top = host.cgroups().hierarchies[0].mountpoint
+        unified = next(hierarchy for hierarchy in host.cgroups().hierarchies if hierarchy.unified)
         try:
             text = os.read_text(f"/proc/{pid}/cgroup")
         except OSError as error:
             raise CgroupError(
                 f"process {pid} is gone", code="process-gone", syscall="open", errno=error.errno or 0
             ) from None
-        path = text.partition("0::")[2].partition("\n")[0]
-        return cls({"": os.clean(f"{top}/{path}")}, top=top)
+        own = next((line[3:] for line in os.lines(text) if line.startswith("0::")), "/")
+        its = host.Hierarchy(unified.mountpoint, (), True, unified.root, own)
+        return cls({"": own_directory(its)}, top=unified.mountpoint)
 
     @property
     def directory(self) -> str:
@@ -147,9 +145,9 @@ class UnifiedCgroup(Cgroup):
 
         apply(self.directory, resources, update, where)
 
-    def add(self, pid: int) -> None:
+    def add(self, pid: int, init: int = 0) -> None:
         if self.directory:
-            _fs.join(self.directory, pid)
+            enter(self.directory, pid, init)
 
     def clone_fd(self) -> int:
         return _fs.open_path(self.directory) if self.directory else -1
@@ -269,6 +267,16 @@ class UnifiedCgroup(Cgroup):
     def delete(self) -> None:
         if self.directory:
             _fs.remove([self.directory])
+
+
+def enter(directory: str, pid: int, init: int = 0) -> None:
+    """Move a process into a cgroup of cgroup2, or to where ``init`` is (see :meth:`Cgroup.add`). Raises CgroupError."""
+    try:
+        _fs.join(directory, pid)
+    except CgroupError as error:
+        if error.errno != EBUSY or not init:
+            raise
+        UnifiedCgroup.of(init).add(pid)
 
 
 def _words(directory: str, name: str) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from errno import EBUSY
-
 from ocipy import _os as os
 from ocipy.container.channel import Launched, launch
-from ocipy.errors import CgroupError, LaunchError
+from ocipy.errors import LaunchError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,18 +51,6 @@ class Join:
         if self._rdt is not None:
             self._rdt.add(launched.pid)
         if self._outside:
-            self._add(launched.pid)
+            self.cgroup.add(launched.pid, self._init)
             return b""
         return "\n".join(self._files).encode()
-
-    def _add(self, pid: int) -> None:
-        try:
-            self.cgroup.add(pid)
-        except CgroupError as error:
-            if error.errno != EBUSY or not self._init:
-                raise
-            # An init that manages cgroups itself (systemd) has moved down and enabled controllers: the
-            # container's own cgroup takes no more processes, and an exec goes to where init is.
-            from ocipy.cgroups.v2 import UnifiedCgroup
-
-            UnifiedCgroup.of(self._init).add(pid)
