@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from conftest import OCIPY, Cli, TestBundle, fresh_id, until
 
-from ocipy import Container
+from ocipy import Container, host
 from ocipy.container.channel import ERROR, launch
-from ocipy.plan import Plan, flags, ops
+from ocipy.plan import Options, Plan, flags, ops
+from ocipy.plan import compile as compile_plan
 
 RENAME_EXCHANGE = 2
 SECONDS = float(os.environ.get("OCIPY_STORM") or 0)
@@ -369,6 +370,35 @@ def test_program_by_a_descriptor_of_ours(cli: Cli, bundle: TestBundle) -> None:
         bundle.args("true").config["process"]["cwd"] = f"/proc/self/fd/{fd}/self"
         assert cli.run(bundle, code=1).stderr
         bundle.config["process"]["cwd"] = "/"
+
+
+def test_passwd_by_a_descriptor_of_ours(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """Nor when HOME is looked up: an image's /etc/passwd may be a link through /proc/self/fd to a file of the host."""
+    secret = tmp_path / "secret"
+    secret.write_text("x:x:0:0:x:/secret:x\n")
+    secret.chmod(0o600)
+    bundle.config["process"]["oomScoreAdj"] = 500
+    for fd in range(3, 16):
+        passwd = bundle.rootfs / "etc/passwd"
+        passwd.unlink()
+        passwd.symlink_to(f"/proc/self/fd/{fd}/..{secret}")
+        assert cli.run(bundle.sh("echo $HOME")).stdout == "/\n"
+
+
+def test_nothing_open_with_the_programs_rights(cli: Cli, bundle: TestBundle) -> None:
+    """From when the helper has no more rights than the program, others of a shared pid namespace may look into its
+    descriptors: none of them leads to files."""
+    bundle.config["process"]["oomScoreAdj"] = 500
+    name = cli.create(bundle.args("sleep", "60"))
+    links = [os.readlink(path) for path in Path(f"/proc/{cli.state(name)['pid']}/fd").iterdir()]
+    assert [link for link in links if link.startswith("/") and link not in ("/dev/null", "/null")] == []
+    steps = [op.name for op in plan_of(bundle) if op.name in ("cwd", "user", "caps", "lookup")]
+    assert steps[0] == "cwd"  # which closes them, first of these
+
+
+def plan_of(bundle: TestBundle) -> list[ops.Op]:
+    """The operations that a bundle compiles to on this host."""
+    return compile_plan(bundle.config, host.facts(), Options(str(bundle.path), "c")).ops
 
 
 def test_root_swapped_for_a_link(tmp_path: Path) -> None:
