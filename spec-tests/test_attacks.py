@@ -390,8 +390,10 @@ def test_nothing_open_with_the_programs_rights(cli: Cli, bundle: TestBundle) -> 
     descriptors: none of them leads to files."""
     bundle.config["process"]["oomScoreAdj"] = 500
     name = cli.create(bundle.args("sleep", "60"))
-    links = [os.readlink(path) for path in Path(f"/proc/{cli.state(name)['pid']}/fd").iterdir()]
-    assert [link for link in links if link.startswith("/") and link not in ("/dev/null", "/null")] == []
+    fds = Path(f"/proc/{cli.state(name)['pid']}/fd")
+    links = [os.readlink(path) for path in fds.iterdir() if int(path.name) > 2]
+    assert links
+    assert [link for link in links if link.startswith("/")] == []
     steps = [op.name for op in plan_of(bundle) if op.name in ("cwd", "user", "caps", "lookup")]
     assert steps[0] == "cwd"  # which closes them, first of these
 
