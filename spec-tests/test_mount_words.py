@@ -401,15 +401,14 @@ def test_remount_refused(
 
 
 def test_remount_of_another(cli: Cli, bundle: TestBundle) -> None:
-    """remount: where by the time something else is, that is not touched."""
-    (bundle.rootfs / "way/below").mkdir(parents=True)
+    """remount: where by then something else is, that is not touched."""
     (bundle.path / "other/below").mkdir(parents=True)
     add(bundle, "/way/below", "tmpfs", "tmpfs")
     add(bundle, "/way", "", "other", "bind")
     where = add(bundle, "/way/below", "", "", "remount", "size=1m")
     line = refusal(cli, bundle)
     assert where in line
-    assert "another file system is there" in line
+    assert "'size=1m' of what a later mount has covered" in line
 
 
 def test_remount_of_what_is_covered(cli: Cli, bundle: TestBundle) -> None:

@@ -284,31 +284,20 @@ int op_file_label(struct ctx *c, struct rd *r) {
     return e;
 }
 
-/* remount_fs(slot, bytes of the path to what it holds, path, f_type, options): options of a file system that is the container's own. fspick takes the root of a
- * mount only, and the type is asked for once more: who shares a directory with us may have moved the path. */
+/* remount_fs(slot, bytes of the path to what it holds, path, options): options of a file system that is the container's
+ * own. */
 int op_remount_fs(struct ctx *c, struct rd *r) {
     const char *path;
     int at = in_mount(c, r, &path);
-    uint64_t magic = rd_u64(r);
     uint32_t count;
     char **options = rd_strs(r, &count);
     if (at < 0) return at;
-    if (r->bad) {
-        close(at);
-        return 0;
-    }
-    struct statfs st;
-    int e = 0, fs = -1;
-    if (fstatfs(at, &st) < 0)
-        e = fail(c, "fstatfs");
-    else if ((uint64_t)st.f_type != magic)
-        e = failf(c, NULL, -EINVAL, "another file system is there");
-    else if ((fs = (int)syscall(SYS_fspick, at, "", 1u | 8u /* FSPICK_CLOEXEC, EMPTY_PATH */)) < 0)
-        e = fail(c, "fspick");
+    int fs = (int)syscall(SYS_fspick, at, "", 1u | 8u /* FSPICK_CLOEXEC, EMPTY_PATH */);
+    int e = fs < 0 ? fail(c, "fspick") : 0;
     close(at);
     if (fs < 0) return e;
-    e = fs_options(c, fs, options, count);
-    if (e == 0 && syscall(SYS_fsconfig, fs, 7u /* CMD_RECONFIGURE */, NULL, NULL, 0) < 0)
+    e = r->bad ? 0 : fs_options(c, fs, options, count);
+    if (e == 0 && !r->bad && syscall(SYS_fsconfig, fs, 7u /* CMD_RECONFIGURE */, NULL, NULL, 0) < 0)
         e = fs_fail(c, "fsconfig", fs, "");
     close(fs);
     return e;

@@ -42,9 +42,9 @@ LINK_WORDS = {
     "dest-nofollow": (0, ops.ATTACH_NO_FOLLOW),
     "copy-symlink": (flags.AT_SYMLINK_NOFOLLOW, ops.ATTACH_COPY_LINK),
 }
-#: kinds of which each mount is a file system of its own -> f_type (statfs(2)); to change another's options would be
-#: to change the host's mounts of it as well
-OWN_FILESYSTEMS = {"tmpfs": 0x01021994, "proc": 0x9FA0, "devpts": 0x1CD1, "overlay": 0x794C7630}
+#: kinds of which each mount is a file system of its own; to change another's options would be to change the host's
+#: mounts of it as well
+OWN_FILESYSTEMS = ("tmpfs", "proc", "devpts", "overlay")
 USER = flags.NAMESPACES["user"]
 FSCONFIG_MAX = 255  # bytes of a value that fsconfig(2) takes
 
@@ -210,7 +210,11 @@ def _remount(b: Builder, mount: dict[str, Any], wanted: Wanted, target: str, whe
                 f"remount with option {options[0]!r} of what is no {', '.join(OWN_FILESYSTEMS)} mounted there before",
                 config_path=f"{where}.options", hint="the options of others are the host's as well",
             )  # fmt: skip
-        b.add(ops.remount_fs(where, *b.place(target), OWN_FILESYSTEMS[kind], options))
+        if target != "/" and target not in b.kept:
+            raise Unsupported(
+                f"remount with option {options[0]!r} of what a later mount has covered", config_path=f"{where}.options"
+            )
+        b.add(ops.remount_fs(where, *b.place(target), options))
     b.add(ops.remount(where, *b.place(target), wanted.set, wanted.clear, 0, 0))
     _remount_more(b, wanted, target, where)
 

@@ -150,7 +150,7 @@ attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*
 legacy_mount = Kind(55, "legacy_mount", "IssQs")  # slot, type, source, MS_*, data
 remount = Kind(56, "remount", "IIsQQQI")  # slot, bytes, path, set, clear, propagation, recursive
 idmap = Kind(57, "idmap", "IIIs")  # slot, slot of the user namespace, recursive, source (for words)
-remount_fs = Kind(58, "remount_fs", "IIsQS")  # slot, bytes, path, f_type that is there, options
+remount_fs = Kind(58, "remount_fs", "IIsS")  # slot, bytes, path, options
 file_label = Kind(81, "file_label", "IIss")  # slot, bytes, path, SELinux label
 
 own_device = Kind(94, "own_device", "IsIII")  # slot, source (for words), type of S_IFMT, major, minor

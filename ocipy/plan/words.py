@@ -124,7 +124,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
         f"remount {path} {_joined(flags.attributes(on), flags.propagation(propagation))}"
     ),
     "file_label": lambda slot, skip, path, label: f"label {path} {label}",
-    "remount_fs": lambda slot, skip, path, magic, options: (
+    "remount_fs": lambda slot, skip, path, options: (
         f"change options of the file system on {path}: {','.join(options)}"
     ),
     "console": lambda slot, columns, rows, bind, uid: (
