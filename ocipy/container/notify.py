@@ -25,6 +25,17 @@ ENV = f"NOTIFY_SOCKET={NOTIFY_DIR}/{NAME}"
 BARRIER_TIMEOUT = 30_000  # milliseconds for the service manager to take what it was told
 
 
+def _open_to_all(path: str) -> None:
+    """Let whatever user the program is send to a socket. By a descriptor: a container that may remount the directory
+    could put a link in its place. Raises OSError."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_mode & 0o170000 == 0o140000:
+            os.chmod(f"/proc/self/fd/{fd}", 0o777)
+    finally:
+        os.close(fd)
+
+
 class NotifySocket:
     """The container's socket, and the way to the caller's.
 
@@ -44,7 +55,7 @@ class NotifySocket:
         try:
             self._host.connect(f"\0{host[1:]}" if host.startswith("@") else host)
             self._own.bind(path)
-            os.chmod(path, 0o777)  # for whatever user the program is
+            _open_to_all(path)
         except OSError as error:
             self.close()
             errno = error.errno or ENAMETOOLONG  # of that the socket module says so itself, without the kernel

@@ -198,34 +198,28 @@ class Entry:
         """Remove the directory with what is in it. The state goes last: until then `delete` can come back."""
         try:
             for name in sorted(os.listdir(self.fd), key=lambda name: name == STATE):
-                self._drop(name, self.fd)
+                self._drop(name)
             os.rmdir(self.path)
         except OSError as error:
             raise unusable(self.path, getattr(error, "syscall", "unlink"), error) from None
 
-    def _drop(self, name: str, at: int, depth: int = 0) -> None:
-        """Remove a file, or a directory with what is in it, by descriptors: no symbolic link is followed."""
+    def _drop(self, name: str) -> None:
+        """Remove a file, or a directory with what is in it. No symbolic link is followed."""
         try:
-            os.unlink(name, dir_fd=at)
-            return
-        except IsADirectoryError:
-            if not depth:
-                self._check_mounts()
-            elif depth > json.DEPTH:
+            os.unlink(name, dir_fd=self.fd)
+        except (IsADirectoryError, PermissionError):  # the latter: it is immutable
+            if os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode & 0o170000 != 0o040000:
                 raise
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-        try:
-            for inner in os.listdir(fd):
-                self._drop(inner, fd, depth + 1)
-        finally:
-            os.close(fd)
-        os.rmdir(name, dir_fd=at)
+            from ocipy.state.clear import clear
+
+            self._check_mounts()
+            clear(name, self.fd)
 
     def _check_mounts(self) -> None:
         """Refuse to empty a directory in which something is mounted: it would be emptied as well. Raises StateError."""
-        own = os.readlink(f"/proc/self/fd/{self.fd}").replace(" ", "\\040")
+        own = os.readlink(f"/proc/self/fd/{self.fd}")
         for line in os.lines(os.read_text("/proc/self/mountinfo")):
-            point = line.split(" ")[4]
+            point = os.mount_name(line.split(" ")[4])
             if point.startswith(own + "/"):
                 raise StateError(
                     f"can't remove {self.path}: something is mounted on {point}", code="state-root", hint="umount it"
