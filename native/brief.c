@@ -236,10 +236,11 @@ static int usable(const char *root, const char *log) {
     return fd >= 0; /* that a log can be written is found out by every command */
 }
 
-/* Waits until this is the only process that changes the container; -1: it was deleted meanwhile. */
-static int lock(const struct container *c, const char *path) {
+/* Waits until this is the only process that changes the container; -1: it was deleted meanwhile. With force, another
+ * that does may never end, and the interpreter knows how to end it. */
+static int lock(const struct container *c, const char *path, int force) {
     struct stat held, named;
-    if (flock(c->dir, LOCK_EX) < 0 || fstat(c->dir, &held) < 0 || stat(path, &named) < 0) return -1;
+    if (flock(c->dir, force ? LOCK_EX | LOCK_NB : LOCK_EX) < 0 || fstat(c->dir, &held) < 0 || stat(path, &named) < 0) return -1;
     return held.st_ino == named.st_ino ? 0 : -1;
 }
 
@@ -253,7 +254,7 @@ static enum command command_of(const char *word) {
 }
 
 static int run(struct container *c, enum command command, int number, int force, const char *path) {
-    if ((command == START || command == DELETE) && lock(c, path) < 0) return -1;
+    if ((command == START || command == DELETE) && lock(c, path, force) < 0) return -1;
     if (load(c) < 0) return -1;
     switch (command) {
     case START: return start(c);

@@ -571,8 +571,10 @@ def test_state_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     assert {path.name for path in entry.iterdir()} == {"state.json", "config.json", "brief"}
     fd = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    waiting = subprocess.Popen(nested.command("delete", "--force", name))
     assert nested.state(name)["status"] == "running"  # who only looks does not wait
+    nested("kill", name, "KILL")
+    nested.wait_for(name, "stopped")
+    waiting = subprocess.Popen(nested.command("delete", name))
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(0.3)
     os.close(fd)

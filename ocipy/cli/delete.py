@@ -25,7 +25,6 @@ def run(context: Context) -> int:
     def delete(name: str) -> None:
         try:
             with Store(context.root).open(name) as entry:
-                entry.lock()
                 for warning in Record.remove(entry, force=force):
                     context.warn(warning)
         except StateError as error:

@@ -12,7 +12,7 @@ from ocipy import _json as json
 from ocipy import _os, host
 from ocipy.container import criu, external
 from ocipy.container.channel import launch
-from ocipy.container.record import PAUSED, RUNNING, Record
+from ocipy.container.record import PAUSED, RUNNING, Record, start_time
 from ocipy.errors import StateError, UsageError
 from ocipy.plan import criu as plans
 
@@ -141,12 +141,14 @@ def _dump(record: Record, options: CheckpointOptions, images: int, work: int, pr
     try:
         if not options.pre_dump:
             _forget(options.image_path, images)
+        record.entry.note("criu", process.launched.pid, start_time(process.launched.pid))
         process.ask(criu.PRE_DUMP if options.pre_dump else criu.DUMP, criu.options(given), notify)
     except criu.Refused as refused:
         raise refused.error(
             f"checkpoint container {record.entry.id!r}", f"{options.log_dir}/{LOG}", "checkpoint"
         ) from None  # fmt: skip
     finally:
+        record.entry.forget()
         process.close()  # after a pre-dump it would wait for the dump
     complete()
 

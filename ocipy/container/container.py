@@ -258,7 +258,6 @@ class Container:
         """Remove the container. Raises StateError: it is running, and ``force`` was not given."""
         try:
             with self._store.open(self.id) as entry:
-                entry.lock()
                 self.warnings += Record.remove(entry, force=force)
         finally:
             self._reap_init()

@@ -209,8 +209,10 @@ class _Build:
             state = self.record.hook_state(CREATING, self.launched.pid)
             configured = self.spec.get("hooks") or {}
             self.hooks_ran = True
-            hooks.run_hooks("prestart", configured.get("prestart") or [], state)
-            hooks.run_hooks("createRuntime", configured.get("createRuntime") or [], state)
+            for name in "prestart", "createRuntime":
+                hooks.run_hooks(name, configured.get(name) or [], state, self.record.entry)
+            if configured.get("createContainer"):  # the helper runs them, and is not recorded yet
+                self.record.entry.note("createContainer", self.launched.pid, start_time(self.launched.pid))
             return state
         return b""
 
@@ -241,6 +243,8 @@ class _Build:
             raise LaunchError("the container's first process died", code="launch-died")
         self.record.data.update(pid=launched.pid, start_time=started)
         self.record.save()
+        if (self.spec.get("hooks") or {}).get("createContainer"):
+            self.record.entry.forget()
         brief.write(self.record, self.cgroup)
         if self.options.pid_file:
             write_pid_file(self.options.pid_file, launched.pid)
@@ -311,7 +315,7 @@ def run_poststop(record: Record, error: BaseException | None = None) -> list[str
     failed = []
     for hook in (record.data.get("hooks") or {}).get("poststop") or ():
         try:
-            hooks.run_hooks("poststop", [hook], record.hook_state(STOPPED))
+            hooks.run_hooks("poststop", [hook], record.hook_state(STOPPED), record.entry)
         except LaunchError as failure:
             failed.append(str(failure))
             if error is not None:

@@ -222,7 +222,8 @@ class Criu:
             raise trouble
         if not answer.get(2):
             words = _bytes(answer.get(9, b"")).decode(errors="replace")
-            raise Refused(words or self._spoken(), _int(answer.get(7, 0)))
+            said = words or self._spoken() or ("" if data else "it ended without a word")
+            raise Refused(said, _int(answer.get(7, 0)))
         return answer
 
     def _send(self, data: bytes) -> None:

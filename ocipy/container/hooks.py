@@ -7,6 +7,7 @@ from fcntl import F_GETFD, FD_CLOEXEC, fcntl
 from time import monotonic
 
 from ocipy import _os as os
+from ocipy.container.record import start_time
 from ocipy.errors import LaunchError
 from ocipy.plan.ops import TIMEOUT_MAX
 
@@ -14,22 +15,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocipy.state import Entry
+
 OUTPUT_MAX = 2048  # bytes of a hook's output that go into its error
 POLL_MAX = 2**31 - 1  # milliseconds that poll(2) takes
 
 
-def run_hooks(kind: str, hooks: list[dict[str, Any]], state: bytes) -> None:
+def run_hooks(kind: str, hooks: list[dict[str, Any]], state: bytes, entry: Entry | None = None) -> None:
     """Run the hooks of a kind in order, with the state on their standard input.
+
+    Args:
+        kind, hooks, state: as said.
+        entry: the container's, where the hook that runs is noted: `delete --force` can end it.
 
     Raises:
         LaunchError: one could not be run, exited with another status than 0, or ran out of time; the
             message has what it wrote.
     """
     for index, hook in enumerate(hooks):
-        _run(hook, state, f"$.hooks.{kind}[{index}]")
+        try:
+            _run(hook, state, f"$.hooks.{kind}[{index}]", kind, entry)
+        finally:
+            if entry is not None:
+                entry.forget()
 
 
-def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
+def _run(hook: dict[str, Any], state: bytes, where: str, kind: str, entry: Entry | None) -> None:
     path = hook["path"]
     env = dict(entry.split("=", 1) for entry in hook.get("env") or () if "=" in entry)
     # as a file, so that a hook which does not read it can't block us
@@ -58,6 +69,8 @@ def _run(hook: dict[str, Any], state: bytes, where: str) -> None:
                 errno=error.errno or 0,
             ) from None  # fmt: skip
         os.close(fds.pop())  # the writer: the pipe ends with the hook
+        if entry is not None:
+            entry.note(kind, pid, start_time(pid))
         status, output = _attend(pid, reader, min(hook.get("timeout") or 0, TIMEOUT_MAX))
     except ChildProcessError:
         raise LaunchError(

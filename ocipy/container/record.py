@@ -77,13 +77,19 @@ class Record:
 
     @staticmethod
     def remove(entry: Entry, *, force: bool) -> list[str]:
-        """Delete a container (:func:`ocipy.container.stop.delete`); with ``force`` also one whose state is damaged.
+        """Delete a container (:func:`ocipy.container.stop.delete`); with ``force`` also one whose state is damaged, or
+        which another command is changing without an end (:mod:`ocipy.container.force`).
 
         Args:
-            entry: locked.
+            entry: not locked yet.
         """
         from ocipy.container import stop
 
+        if not entry.lock(wait=not force):
+            from ocipy.container.force import take
+
+            if not take(entry):
+                return []
         try:
             record = Record.load(entry, doomed=True)
         except StateError as error:

@@ -223,8 +223,8 @@ class _Restore(_Build):
         configured = self.spec.get("hooks") or {}
         state = self.record.hook_state(CREATING, pid)
         self.hooks_ran = True
-        hooks.run_hooks("prestart", configured.get("prestart") or [], state)
-        hooks.run_hooks("createRuntime", configured.get("createRuntime") or [], state)
+        for name in "prestart", "createRuntime":
+            hooks.run_hooks(name, configured.get(name) or [], state, self.record.entry)
 
     def _record(self, pid: int) -> None:
         if not (started := start_time(pid)):

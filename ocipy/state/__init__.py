@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "/run/ocipy"
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
+BUSY = "busy"  # what the holder of the lock waits for
 #: what may be in the directory of a container without a state
-_REMAINS = frozenset((STATE + ".new", CONFIG, SOCKET, "brief", "notify", "answer"))
+_REMAINS = frozenset((STATE + ".new", CONFIG, SOCKET, "brief", "notify", "answer", BUSY))
 _LARGEST = 32 << 20  # bytes of a file: twice the largest config, since what is written may be longer than what was read
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
@@ -78,14 +79,22 @@ class Entry:
         fd, self.fd = self.fd, -1
         os.shut(fd)
 
-    def lock(self) -> None:
+    def lock(self, *, wait: bool = True) -> bool:
         """Wait until this is the only process that changes the container.
+
+        Args:
+            wait: else another that does is no reason to wait.
+
+        Returns:
+            Whether this is it.
 
         Raises:
             StateError: the container was deleted meanwhile.
         """
         try:
-            flock(self.fd, LOCK_EX)
+            flock(self.fd, LOCK_EX if wait else LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
         except OSError as error:
             raise unusable(self.path, "flock", error) from None
         self._mine = True
@@ -96,6 +105,37 @@ class Entry:
             same = False
         if not same:
             raise missing(self.id)
+        return True
+
+    def note(self, what: str, pid: int, started: int) -> None:
+        """Let others know what the holder of the lock waits for now: `delete --force` ends it.
+
+        Args:
+            what: the kind of a hook, or ``criu``.
+            pid: the process.
+            started: its start time.
+        """
+        try:
+            os.write_file(BUSY, f"{pid} {started} {what}".encode(), dir_fd=self.fd)
+        except OSError:
+            pass  # nobody but a forced delete needs it
+
+    def noted(self) -> tuple[int, int, str] | None:
+        """What :meth:`note` has: pid, start time and what it is; None: nothing."""
+        try:
+            words = os.read_bytes(BUSY, 4096, dir_fd=self.fd).decode(errors="replace").split(" ")
+        except OSError:
+            return None
+        if len(words) != 3 or not (words[0] + words[1]).isdecimal():
+            return None
+        return int(words[0]), int(words[1]), words[2]
+
+    def forget(self) -> None:
+        """Take back :meth:`note`."""
+        try:
+            os.unlink(BUSY, dir_fd=self.fd)
+        except OSError:
+            pass
 
     def locked(self) -> bool:
         """Whether another process is changing the container now."""
