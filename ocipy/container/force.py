@@ -87,7 +87,7 @@ def _end(pid: int, started: int) -> None:
     except OSError:
         return  # it has ended
     try:
-        if not started or start_time(pid) != started:
+        if pid < 2 or not started or start_time(pid) != started:
             return
         if os.getpgid(pid) == pid:
             os.kill(-pid, SIGKILL)
