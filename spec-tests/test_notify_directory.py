@@ -16,7 +16,7 @@ from conftest import Cli, TestBundle, cgroups_left, fresh_id
 from ocipy.container.notify import NotifySocket
 from ocipy.state import Store
 
-DEEP = 4000  # deeper than a path is long, than calls nest, and than there are descriptors
+DEEP = 2100  # deeper than a path is long, than calls nest, and than there are descriptors
 #: remounts the directory so that it can be written to
 OPEN = "mount -o remount,bind,rw /run/notify; cd /run/notify; "
 
@@ -63,7 +63,7 @@ def create(cli: Cli, bundle: TestBundle, script: str, *capabilities: str) -> str
         words, stdin=null, stdout=null, stderr=null, check=True, timeout=60, env=os.environ | {"NOTIFY_SOCKET": "/none"}
     )
     cli("start", name)
-    cli.wait_for(name, "stopped", 60)
+    cli.wait_for(name, "stopped", 200)
     return name
 
 
