@@ -6,6 +6,7 @@ this interpreter, or ``$OCIPY_BIN``); the library is the installed package.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import itertools
@@ -252,6 +253,20 @@ def mounts(text: str) -> dict[str, Mount]:
     """The mounts in a mountinfo text (other lines are skipped) by mount point; of stacked ones the last."""
     found = (Mount(line) for line in text.splitlines() if " - " in line)
     return {mount.point: mount for mount in found}
+
+
+def run_here(*words: str) -> int:
+    """Run a command line in this process, where it costs no interpreter. What it leaves for the end of a process of its
+    own to close is closed."""
+    from ocipy.cli import main
+
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        return main.run(list(words))
+    finally:
+        for fd in set(os.listdir("/proc/self/fd")) - before:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.close(int(fd))
 
 
 def fresh_id() -> str:

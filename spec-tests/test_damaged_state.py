@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, TestBundle, cgroups_left, fresh_id, until
+from conftest import Cli, TestBundle, cgroups_left, fresh_id, run_here, until
 
 from ocipy import Container
-from ocipy.cli import main
 from ocipy.container.prepare import CreateOptions
 from ocipy.state import shape
 
@@ -88,7 +87,7 @@ def check_all(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], wha
     """Run every command on a damaged container: all of them fail, in plain words."""
     for words in COMMANDS:
         argv = [word.replace("ID", name).replace("TMP", str(tmp_path)) for word in words]
-        code = main.run(["--root", str(tmp_path / "state"), *argv])
+        code = run_here("--root", str(tmp_path / "state"), *argv)
         err = capsys.readouterr().err
         assert not [word for word in PYTHON if word in err], (what, words, err)
         if damaged:
@@ -116,7 +115,7 @@ def test_every_field(created: Callable[[], Container], tmp_path: Path, capsys: p
             if value in (ABSENT, None) or len(path) == 1:
                 check_all(container.id, tmp_path, capsys, what)
                 for flags in ((), ("--format", "json"), ("--quiet",)):
-                    assert main.run(["--root", str(root), "list", *flags]) == 0
+                    assert run_here("--root", str(root), "list", *flags) == 0
                     out, err = capsys.readouterr()
                     assert other.id in out, what
                     assert container.id not in out, what
@@ -133,7 +132,7 @@ def test_every_field(created: Callable[[], Container], tmp_path: Path, capsys: p
             place = root / doomed.id
             state = json.loads((place / "state.json").read_text())
             (place / "state.json").write_text(json.dumps(changed(state, path, value)))
-            assert main.run(["--root", str(root), "delete", "--force", doomed.id]) == 0, capsys.readouterr().err
+            assert run_here("--root", str(root), "delete", "--force", doomed.id) == 0, capsys.readouterr().err
             assert "poststop hooks were not run" in capsys.readouterr().err
             assert not place.exists()
             # a number or a cgroup is left to find it by

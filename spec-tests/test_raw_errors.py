@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASE, Cli, TestBundle, fresh_id, nothing_left, until
+from conftest import BASE, Cli, TestBundle, fresh_id, nothing_left, run_here, until
 from test_faults import children, descriptors
 
 from ocipy import Container, _json, _os, host, plan
@@ -320,7 +320,7 @@ def test_exec_that_can_not_stay(
         patch.setattr(foreground, "attend", fail)
         pid_file = tmp_path / "pid"
         words = ["exec", "--pid-file", str(pid_file), name, "sleep", "1001"]
-        assert main.run(["--root", str(cli.root), *words]) == 255
+        assert run_here("--root", str(cli.root), *words) == 255
     assert capsys.readouterr().err == "ocipy: exec failed: too many open files\n"
     assert len(json.loads(cli("ps", "--format", "json", name).stdout)) == 1
     assert not pid_file.exists()
@@ -335,7 +335,7 @@ def test_defect_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         raise KeyError("x")
 
     monkeypatch.setattr(features, "run", fail)
-    assert main.run(["features"]) == 1
+    assert run_here("features") == 1
     assert capsys.readouterr().err == "ocipy: internal error in features (--debug shows where)\n"
     with pytest.raises(KeyError):
         main.run(["--debug", "features"])
