@@ -6,7 +6,6 @@ this interpreter, or ``$OCIPY_BIN``); the library is the installed package.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import ctypes
 import itertools
@@ -260,13 +259,18 @@ def run_here(*words: str) -> int:
     own to close is closed."""
     from ocipy.cli import main
 
-    before = set(os.listdir("/proc/self/fd"))
+    before = _open_here()
     try:
         return main.run(list(words))
     finally:
-        for fd in set(os.listdir("/proc/self/fd")) - before:
-            with contextlib.suppress(OSError):  # that of the list itself
-                os.close(int(fd))
+        for fd in _open_here() - before:
+            os.close(fd)
+
+
+def _open_here() -> set[int]:
+    """The descriptors that are open in this process, without that of the list itself."""
+    listed = [int(name) for name in os.listdir("/proc/self/fd")]
+    return {fd for fd in listed if os.path.lexists(f"/proc/self/fd/{fd}")}
 
 
 def fresh_id() -> str:
