@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import Cli, TestBundle, cgroups_left, fresh_id
 
-from ocipy import cgroups, host
+from ocipy import Container, cgroups, host
 from ocipy.cgroups.base import Cgroup
+from ocipy.container.record import Record
+from ocipy.errors import CgroupError
 
 
 @pytest.fixture(name="found")
@@ -126,6 +128,25 @@ def test_one_in_use(cli: Cli, bundle: TestBundle, found: Cgroup) -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_one_in_use_is_not_recorded(tmp_path: Path, bundle: TestBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record of it, left by a create that is killed at once, would have `delete --force` kill what is in there."""
+    bundle.config["linux"]["cgroupsPath"] = path = f"/{fresh_id()}"
+    cgroup = cgroups.select(path, "id")
+    cgroup.create()
+    other = subprocess.Popen(["sleep", "1000"])
+    saved: list[Record] = []
+    try:
+        cgroup.add(other.pid)
+        monkeypatch.setattr(Record, "save", saved.append)
+        with pytest.raises(CgroupError):
+            Container.create(fresh_id(), str(bundle.save()), root=str(tmp_path / "state"))
+        assert saved == []
+    finally:
+        other.kill()
+        other.wait()
+        cgroup.delete()
 
 
 def test_undo_removes_only_what_was_made() -> None:

@@ -89,6 +89,7 @@ def create(
         record.data["intel_rdt"] = rdt.record()
     build = _Build(record, spec, cgroup, compiled, options, rdt)
     try:
+        build.refuse_used_cgroup()
         record.save()  # the intent: whatever follows can be found and removed by `delete`
         # as it was judged: the file itself may be another by now
         entry.keep(CONFIG, json.encode(spec))
@@ -135,7 +136,6 @@ class _Build:
         self.pid_file = False
 
     def run(self) -> Launched:
-        self._refuse_used_cgroup()
         if configured := self.linux.get("netDevices"):
             from ocipy.container.netdevices import NetDevices  # few containers have any
 
@@ -167,7 +167,8 @@ class _Build:
             self.devices.close()
         return launched
 
-    def _refuse_used_cgroup(self) -> None:
+    def refuse_used_cgroup(self) -> None:
+        """Refuse a cgroup that others are in. Before it is recorded: `delete --force` kills what is in there."""
         if self.cgroup.exists() and (pids := self.cgroup.pids()):
             raise CgroupError(
                 f"container's cgroup is not empty: {len(pids)} process(es) found",

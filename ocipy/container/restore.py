@@ -93,6 +93,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
     build = _Restore(record, spec, cgroup, compiled, options.create, None)
     build.how, build.streams, build.serve = options, streams, serve
     try:
+        build.refuse_used_cgroup()
         record.save()
         entry.keep(CONFIG, json.encode(spec))
         return record, build.run()
@@ -115,7 +116,6 @@ class _Restore(_Build):
     serve: tuple[str, list[str]]
 
     def run(self) -> Launched:
-        self._refuse_used_cgroup()
         self.own_cgroup = True
         self.cgroup.create()
         limits: dict[str, Any] = self.linux.get("resources") or {}
