@@ -119,6 +119,19 @@ def test_stdio_without_a_null_device(cli: Cli, bundle: TestBundle) -> None:
     assert (bundle.rootfs / "read").read_text() == ""
 
 
+def test_device_on_stdio_stays_whose_it_is(cli: Cli, bundle: TestBundle) -> None:
+    """Standard input is given to the program's uid, so that it can be reopened by its path; a device of the host's is
+    not."""
+    before = facts("/dev/zero")
+    bundle.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    try:
+        with open("/dev/zero", "rb") as device:
+            assert cli.run(bundle.sh("head -c 3 | wc -c"), stdin=device).stdout == "3\n"
+        assert facts("/dev/zero") == before
+    finally:
+        os.chown("/dev/zero", before[1], before[2])
+
+
 @pytest.mark.usefixtures("host_null")
 def test_devices_are_not_the_hosts(cli: Cli, bundle: TestBundle) -> None:
     """Where no node can be made, in a user namespace, the container gets nodes like the host's, not the host's."""
