@@ -6,6 +6,7 @@ this interpreter, or ``$OCIPY_BIN``); the library is the installed package.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import itertools
@@ -346,6 +347,15 @@ def nothing_left(path: Path) -> list[str]:
     state = path / "state"
     left += [str(p) for p in state.iterdir()] if state.exists() else []
     return left
+
+
+def children() -> set[str]:
+    """The children of this process, running or not reaped. A thread may end while they are read."""
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update((task / "children").read_text().split())
+    return found
 
 
 def end(pid: int) -> None:

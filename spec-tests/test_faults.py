@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Lan, TestBundle, fresh_id, nothing_left, until
+from conftest import Lan, TestBundle, children, fresh_id, nothing_left, until
 
 from ocipy import Container
 from ocipy.container.prepare import CreateOptions, prepare
@@ -145,11 +145,6 @@ def descriptors() -> dict[str, str]:
         except FileNotFoundError:  # that of the listing itself
             continue
     return found
-
-
-def children() -> set[str]:
-    """The children of this process, running or not reaped; other tests may have left some that go on."""
-    return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
 
 
 @pytest.mark.spec("runtime#errors-1", "runtime#lifecycle-2")

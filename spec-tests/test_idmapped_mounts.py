@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, TestBundle, fresh_id, mounts, nothing_left, until
+from conftest import Cli, TestBundle, children, fresh_id, mounts, nothing_left, until
 
 from ocipy import Container
 from ocipy.container.channel import Message, failure
@@ -268,10 +268,6 @@ def _descriptors() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
 
 
-def _children() -> set[str]:
-    return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
-
-
 @pytest.mark.parametrize("spoil", ["", "source", "map"])
 def test_nothing_is_left(bundle: TestBundle, volume: Path, tmp_path: Path, spoil: str) -> None:
     """The processes that hold the namespaces are gone and the descriptors closed when create returns, whether all went
@@ -297,9 +293,9 @@ def test_nothing_is_left(bundle: TestBundle, volume: Path, tmp_path: Path, spoil
 
     try:
         create()  # what is kept for good is made by the first one
-        before = _descriptors(), _children()
+        before = _descriptors(), children()
         create()
-        assert (_descriptors(), _children()) == before
+        assert (_descriptors(), children()) == before
         assert nothing_left(tmp_path / "bundle") == []
     finally:
         os.close(null)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import TestBundle, end, fresh_id, nothing_left, until
+from conftest import TestBundle, children, end, fresh_id, nothing_left, until
 
 from ocipy import Bundle, Container, Error
 from ocipy.container.channel import ACK, Channel, launch
@@ -47,12 +47,6 @@ def descriptors() -> dict[str, str]:
         if "ocipy-init" not in target and not target.startswith(("/proc/", "/tmp/pytest")):
             found[name] = target
     return found
-
-
-def children() -> set[str]:
-    """Child processes, zombies included."""
-    tasks = Path("/proc/self/task")
-    return {pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
 
 
 def output(bundle: TestBundle, root: str, **options: object) -> tuple[str, int | None]:
