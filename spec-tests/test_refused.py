@@ -114,8 +114,6 @@ def test_the_whole_config_is_valid(cli: Cli, bundle: TestBundle) -> None:
         pytest.param("process.scheduler.policy", marks=pytest.mark.spec("config#linux-process-5")),
         pytest.param("process.ioPriority.class", marks=pytest.mark.spec("config#linux-process-7")),
         pytest.param("process.ioPriority.priority", marks=pytest.mark.spec("config#linux-process-8")),
-        pytest.param("process.user.uid", marks=pytest.mark.spec("config#posix-platform-user-1")),
-        pytest.param("process.user.gid", marks=pytest.mark.spec("config#posix-platform-user-2")),
         pytest.param("hooks.prestart.0.path", marks=pytest.mark.spec("config#posix-platform-hooks-1")),
         pytest.param("hooks.createRuntime.0.path", marks=pytest.mark.spec("config#posix-platform-hooks-6")),
         pytest.param("hooks.createContainer.0.path", marks=pytest.mark.spec("config#posix-platform-hooks-6")),

@@ -112,7 +112,7 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
         noNewPrivileges=args.no_new_privs if "no_new_privs" in args.given else None, apparmorProfile=args.apparmor,
         selinuxLabel=args.process_label,
     )  # fmt: skip
-    user = dict(process.get("user") or {})
+    user = {"uid": 0, "gid": 0} | (process.get("user") or {})
     if args.user is not None:
         user = parse_user(args.user, user)
     if args.additional_gids:

@@ -16,9 +16,10 @@ def run(context: Context) -> int:
     bundle = Bundle(context.args.rest[0] if context.args.rest else ".")
     faults = bundle.validate()
     if not faults:
+        from ocipy.spec.load import read
         from ocipy.spec.notices import notices
 
-        for notice in notices(bundle.spec):
+        for notice in notices(read(bundle.path)[0]):
             context.warn(notice.text)
     for fault in faults:
         put(f"{printable(fault.text)}\n")

@@ -85,7 +85,7 @@ def exec_process(
     if status not in (RUNNING, CREATED, PAUSED):
         raise StateError(f"cannot exec in a stopped container: container not running: {record.entry.id!r} is {status}",
                          code="not-running")  # fmt: skip
-    verify_process(process)
+    process = verify_process(process)
     config = record.config()
     own = config.get("process") or {}
     kept = {name: own[name] for name in INHERITED if own.get(name) and process.get(name, "") in ("", [])}

@@ -107,10 +107,7 @@ def prepare(
         ConfigError, Unsupported, StateError (a malformed id), CgroupError.
     """
     check_id(container_id)
-    if spec is None:
-        spec = load(bundle)
-    else:
-        verify(spec)
+    spec = load(bundle) if spec is None else verify(spec)
     _check_root(os.clean(os.join(bundle, spec["root"]["path"])))
     facts = host.facts()
     linux = spec.get("linux") or {}

@@ -167,8 +167,7 @@ class Record:
         from ocipy.spec.load import verify  # exec and checkpoint; the rest has no use for it
 
         try:
-            config = self.entry.parse(CONFIG)
-            verify(config)
+            config = verify(self.entry.parse(CONFIG))
         except FileNotFoundError:
             raise self.entry.damaged(CONFIG, "it is missing") from None
         except ConfigError as error:

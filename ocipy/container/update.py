@@ -31,7 +31,8 @@ def update(
     """
     from ocipy.spec.load import verify_linux
 
-    verify_linux({"resources": resources} | ({"intelRdt": intel_rdt} if intel_rdt else {}))
+    given = {"resources": resources} | ({"intelRdt": intel_rdt} if intel_rdt else {})
+    resources = verify_linux(given)["resources"]
     cgroup = record.cgroup()
     if cgroup is None or not record.alive():
         raise stop.not_running(record)

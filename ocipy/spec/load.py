@@ -34,10 +34,8 @@ def load(bundle_dir: str) -> dict[str, Any]:
         ConfigError: config.json can't be read, is not JSON (``config_path`` is ``$``), or has a fault
             (``config_path`` is the first one's).
     """
-    config: dict[str, Any]
     config, escapes = read(bundle_dir)
-    verify(config, bundle_dir, escapes=escapes)
-    return config
+    return verify(config, bundle_dir, escapes=escapes)
 
 
 def read(bundle_dir: str) -> tuple[Any, bool]:
@@ -61,7 +59,7 @@ def read(bundle_dir: str) -> tuple[Any, bool]:
     return value, b"\\u0000" in data or b"\\ud" in data or b"\\uD" in data
 
 
-def verify(config: Any, bundle_dir: str = "", *, escapes: bool = True) -> None:
+def verify(config: Any, bundle_dir: str = "", *, escapes: bool = True) -> dict[str, Any]:
     """Refuse a configuration that breaks the schema or a rule; ``create`` and ``validate`` agree on it.
 
     Args:
@@ -69,15 +67,19 @@ def verify(config: Any, bundle_dir: str = "", *, escapes: bool = True) -> None:
         bundle_dir: the bundle, for the advice in the message.
         escapes: whether strings may hold a NUL or half a surrogate pair (see :func:`read`).
 
+    Returns:
+        The config as it holds: without properties that are null (see ``usual``).
+
     Raises:
         ConfigError: for the first fault; the message says how many more there are.
     """
-    form = config
+    form = given = config
     if not check(config):
-        from ocipy.spec.usual import usual_form
+        from ocipy.spec.usual import usual_form, without_nulls
 
+        config = without_nulls(config, CONFIG)
         form = usual_form(config)
-        if form is config or not check(form):
+        if form is given or not check(form):
             from ocipy.spec.validate import faults
 
             found = faults(config)
@@ -88,33 +90,47 @@ def verify(config: Any, bundle_dir: str = "", *, escapes: bool = True) -> None:
         broken += _text_faults(form, CONFIG)
     if broken:
         _refuse(broken, bundle_dir)
+    valid: dict[str, Any] = config
+    return valid
 
 
-def verify_process(process: Any) -> None:
+def verify_process(process: Any) -> dict[str, Any]:
     """Refuse a ``process`` object that breaks the schema or a rule (the file of ``exec --process``).
+
+    Returns:
+        The process as it holds: without properties that are null.
 
     Raises:
         ConfigError: for the first fault, with a path below ``$``.
     """
     if not check_process(process):
-        from ocipy.spec.validate import process_faults
+        from ocipy.spec.usual import without_nulls
 
-        found = process_faults(process)
-        if found:
-            _refuse(found, "")
+        process = without_nulls(process, PROCESS)
+        if not check_process(process):
+            from ocipy.spec.validate import process_faults
+
+            found = process_faults(process)
+            if found:
+                _refuse(found, "")
     found = rules.process_faults(process) + _text_faults(process, PROCESS)
     if found:
         _refuse(found, "")
+    valid: dict[str, Any] = process
+    return valid
 
 
-def verify_linux(linux: Any) -> None:
+def verify_linux(linux: Any) -> dict[str, Any]:
     """Refuse parts of a ``linux`` object that break the schema or a rule (``update``).
+
+    Returns:
+        The parts as they hold: without properties that are null.
 
     Raises:
         ConfigError: for the first fault, with a path below ``$.linux``.
     """
     # The least config around it: what the container's own config says of other things is not in question.
-    verify(
+    config = verify(
         {
             "ociVersion": "1.0.0",
             "root": {"path": "rootfs"},
@@ -122,6 +138,8 @@ def verify_linux(linux: Any) -> None:
             "linux": linux,
         }
     )
+    valid: dict[str, Any] = config["linux"]
+    return valid
 
 
 def _text_faults(value: dict[str, Any], node: Node) -> list[Fault]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ocipy.spec._table import CONFIG
 from ocipy.spec.fault import Fault
 from ocipy.spec.names import CAPABILITIES, CAPABILITY_SETS
+from ocipy.spec.usual import null_rows, without_nulls
 from ocipy.spec.usual import rows as unusual_rows
 
 TYPE_CHECKING = False
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def notices(config: dict[str, Any]) -> list[Fault]:
-    """What a config without faults still has against it: deprecated, ignored or unusual values."""
-    out: list[Row] = []
+    """What a config without faults, as it was read, still has against it: deprecated, ignored or unusual values."""
+    out: list[Row] = null_rows(config, CONFIG)
+    config = without_nulls(config, CONFIG)
     for name, capabilities in config.get("process", {}).get("capabilities", {}).items():
         if name not in CAPABILITY_SETS:
             continue

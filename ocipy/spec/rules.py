@@ -182,7 +182,7 @@ def _user(user: dict[str, Any], path: str, out: list[Row]) -> None:
     section = "config.md#posix-platform-user"
     allowed = "an id from 0 to 4294967294"
     for name in ("uid", "gid"):
-        if user.get(name, NO_ID) == NO_ID:
+        if user.get(name, 0) == NO_ID:  # that it is there is for `validate` to tell
             out.append((f"{path}.{name}", user.get(name), allowed, section))
     groups = user.get("additionalGids", ())
     if NO_ID in groups:

@@ -19,9 +19,10 @@ import referencing.jsonschema
 from ocipy import _os as os
 from ocipy.errors import ConfigError
 from ocipy.spec import rules, text
+from ocipy.spec._table import CONFIG
 from ocipy.spec.check import PROCESS
 from ocipy.spec.fault import Fault, below, shown
-from ocipy.spec.usual import usual_form
+from ocipy.spec.usual import usual_form, without_nulls
 
 SCHEMAS = Path(__file__).parent / "schemas"
 #: Kinds of documents, and where their schema is.
@@ -40,12 +41,12 @@ STAND_INS = {"object": {}, "integer": 0, "string": "/="}
 
 def faults(config: Any) -> list[Fault]:
     """Every fault of a config.json, the schema's first; none means that ``create`` takes it."""
-    return _all_faults("config", usual_form(config))
+    return _all_faults("config", usual_form(without_nulls(config, CONFIG)))
 
 
 def process_faults(process: Any) -> list[Fault]:
     """Every fault of a ``process`` object (the file of ``exec --process``)."""
-    return _all_faults("process", process)
+    return _all_faults("process", without_nulls(process, PROCESS))
 
 
 def validate_bundle(bundle_dir: str) -> list[Fault]:
