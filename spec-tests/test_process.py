@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -169,14 +170,32 @@ def test_env(cli: Cli, bundle: TestBundle) -> None:
         (1000, [], "/home/user"),
         (4321, [], "/"),
         (1000, ["HOME=/given"], "/given"),
-        (1000, ["HOME="], ""),
+        (1000, ["HOME="], "/home/user"),
+        (1000, ["HOME=/given", "HOME="], "/home/user"),
+        (1000, ["HOME=", "HOME=/given"], "/given"),
     ],
 )
 def test_home(cli: Cli, bundle: TestBundle, uid: int, env: list[str], home: str) -> None:
-    """HOME is the user's home directory in the image, / for one without, and as given if it is."""
+    """HOME is the user's home directory in the image, / for one without, and as given if that is not empty, which
+    counts as not given, as with runc."""
     bundle.config["process"]["user"] = {"uid": uid, "gid": 0}
     bundle.config["process"]["env"] = ["PATH=/bin", *env]
     assert cli.run(bundle.sh('echo "[$HOME]"')).stdout == f"[{home}]\n"
+
+
+def test_env_twice(cli: Cli, bundle: TestBundle) -> None:
+    """Of a variable that is there twice the program has the last value, once, in the place of the first; so do those of
+    exec, from its flags and from its file."""
+    bundle.config["process"]["env"] = ["A=1", "PATH=/none", "B=1", "A=2", "PATH=/bin", "A=", "AB=1", "A=3=4"]
+    wanted = "A=3=4\nPATH=/bin\nB=1\nAB=1\n"
+    assert cli.run(bundle.args("env")).stdout == f"{wanted}HOME=/root\n"
+    name = cli.start(bundle.args("sleep", "1000"))
+    done = cli("exec", "--env", "B=2", "--env", "HOME=/x", "--env", "B=3", "--env", "HOME=", name, "env")
+    assert done.stdout == f"{wanted.replace('B=1', 'B=3', 1)}HOME=/root\n"
+    process = {"args": ["env"], "cwd": "/", "env": bundle.config["process"]["env"]}
+    done = cli("exec", "--process", "/dev/stdin", name, input=json.dumps(process))
+    assert done.stdout == f"{wanted}HOME=/root\n"
+    cli("delete", "--force", name)
 
 
 def test_home_of_odd_passwd(cli: Cli, bundle: TestBundle) -> None:

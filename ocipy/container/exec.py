@@ -38,9 +38,7 @@ def process_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
         if value is None:
             continue
         if name == "env":
-            given = {entry.partition("=")[0] for entry in value}
-            kept = [e for e in process.get("env") or () if e.partition("=")[0] not in given]
-            value = kept + list(value)
+            value = [*(process.get("env") or ()), *value]
         process[name] = value
     return process
 

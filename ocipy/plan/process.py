@@ -116,7 +116,7 @@ def attributes(b: Builder) -> None:
         b.add(ops.no_new_privs("$.process.noNewPrivileges"))
     # Without no_new_privs a filter takes CAP_SYS_ADMIN to load, and that comes last, or nearly so.
     b.add(_caps(b, 1 << flags.CAP_SYS_ADMIN if b.linux.get("seccomp") and not no_new_privs else 0))
-    has_home = any(entry.startswith("HOME=") for entry in process.get("env") or ())
+    has_home = any(entry.startswith("HOME=") for entry in environment(process))
     home_uid = ops.NO_UID if has_home else user.get("uid", 0)
     b.add(ops.lookup("$.process.args[0]", process["args"][0], _search_path(process), home_uid))
 
@@ -342,13 +342,26 @@ def _lets_through(profile: dict[str, Any], calls: frozenset[str]) -> bool:
     return calls <= allowed
 
 
+def environment(process: dict[str, Any], more: list[str] | None = None) -> list[str]:
+    """The environment of a process, as runc and crun have it: of a variable that is there twice the last value holds,
+    in the place of the first; and, as runc has it, an empty HOME is none (the helper then adds that of passwd).
+
+    Args:
+        process: as config.json has it.
+        more: what is added to ``env``.
+    """
+    found = once([*(process.get("env") or ()), *(more or ())])
+    return [entry for entry in found if entry != "HOME="]
+
+
+def once(env: list[str]) -> list[str]:
+    """An environment without the values that later ones replace."""
+    return list({entry.partition("=")[0]: entry for entry in env}.values())
+
+
 def run(b: Builder) -> None:
     """Emit the exec."""
-    env = list(b.process.get("env") or ())
-    if b.options.env:
-        names = {entry.partition("=")[0] for entry in b.options.env}
-        env = [entry for entry in env if entry.partition("=")[0] not in names]
-        env += b.options.env
+    env = environment(b.process, b.options.env)
     b.add(ops.exec("$.process.args", list(b.process["args"]), env, b.options.listen_pid))
 
 
