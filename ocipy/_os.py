@@ -35,7 +35,7 @@ from posix import (
     _exit as _exit,
 )
 from posix import (
-    environ as _environ,
+    environ as environ,
 )
 
 TYPE_CHECKING = False
@@ -70,7 +70,7 @@ for _name in _NAMED:
 
 def getenv(name: str, default: str = "") -> str:
     """The value of an environment variable, as text."""
-    return _environ.get(name.encode(), default.encode()).decode(errors="surrogateescape")
+    return environ.get(name.encode(), default.encode()).decode(errors="surrogateescape")
 
 
 def read_bytes(path: str, limit: int = 1 << 30, *, dir_fd: int | None = None) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,41 @@ def test_env(cli: Cli, bundle: TestBundle, kind: str) -> None:
     assert found.split() == ["A=1", "EMPTY=", "B=x=y"]
 
 
+@pytest.mark.parametrize("null", [False, True])
+def test_no_env(cli: Cli, bundle: TestBundle, log: Log, null: bool) -> None:
+    """Without env, a hook in the runtime's namespaces has the environment of the command that runs it, and one in the
+    container's that of the program, as with runc and crun; a duplicate counts once, as for the program."""
+    bundle.config["process"]["env"] = ["OWN=0", "PATH=/bin:/usr/bin", "OWN=1"]
+    for kind in KINDS:
+        log.hook(kind, f"env | grep -v -e ^PWD= -e ^OLDPWD= -e ^SHLVL= -e ^_= > {kind}")  # the shell's own
+        if null:
+            bundle.config["hooks"][kind][0]["env"] = None
+        else:
+            del bundle.config["hooks"][kind][0]["env"]
+    name = fresh_id()
+    bundle.args("sleep", "1000").save()
+    path = {"PATH": "/usr/bin:/bin"}
+    null_io = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    words = cli.command("create", "--bundle", str(bundle.path), name)
+    subprocess.run(words, env=path | {"BY": "create"}, check=True, timeout=60, **null_io)
+    cli("start", name, env=path | {"BY": "start"})
+    cli("delete", "--force", name, env=path | {"BY": "delete"})
+    for kind, by in zip(RUNTIME, ("create", "create", "start", "delete"), strict=True):
+        assert sorted(log.read(kind).splitlines()) == [f"BY={by}", "PATH=/usr/bin:/bin"], kind
+    own = ["OWN=1", "PATH=/bin:/usr/bin"]
+    assert sorted(log.read("createContainer").splitlines()) == own
+    assert sorted(log.read("startContainer").splitlines()) == ["HOME=/root", *own]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_env(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:
+    """An env without entries is an environment without variables."""
+    bundle.config["process"]["env"].append("OWN=1")
+    log.hook(kind, 'echo "[$CALLER$OWN]" > out', env=[])
+    cli.run(bundle, env={"CALLER": "1", "PATH": "/usr/bin"})
+    assert log.read("out") == "[]\n"
+
+
 @pytest.mark.spec(
     "config#posix-platform-hooks-4", "config#posix-platform-hooks-9", "config#posix-platform-hooks-11",
     "config#posix-platform-hooks-13", "config#posix-platform-hooks-15", "config#posix-platform-hooks-17",
@@ -186,7 +222,7 @@ def test_env(cli: Cli, bundle: TestBundle, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_path_alone(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:
     """config.md#posix-platform-hooks: a path is one of the host, but for startContainer, where it is the
-    container's; without args it is argv[0], without env there is none."""
+    container's; without args it is argv[0]."""
     tool = (bundle.rootfs if kind == "startContainer" else log.path.parent) / "tool"
     tool.write_text(f"#!/bin/sh\necho $0 $# > {log.path}/out\n")
     tool.chmod(0o755)

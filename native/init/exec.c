@@ -188,6 +188,16 @@ int op_wait_start(struct ctx *c, struct rd *r) {
     return 0;
 }
 
+/* An environment with one more entry; NULL if there is no room. */
+char **env_and(char *const *env, uint32_t count, char *entry) {
+    char **more = arena((count + 2) * sizeof *more);
+    if (!more) return NULL;
+    memcpy(more, env, count * sizeof *more);
+    more[count] = entry;
+    more[count + 1] = NULL;
+    return more;
+}
+
 /* exec(args, env, whether to tell the program its pid in LISTEN_PID): what only we know is added to the environment.
  * (sd_listen_fds(3): a program takes the descriptors if that is its own pid, as its own pid namespace has it.) */
 int op_exec(struct ctx *c, struct rd *r) {
@@ -196,17 +206,10 @@ int op_exec(struct ctx *c, struct rd *r) {
     bool listens = rd_u32(r) != 0;
     if (r->bad || argc == 0 || !c->path) return failf(c, NULL, -EPROTO, "bad exec");
     static char pid[32];
-    if (c->home || listens) {
-        char **more = arena((envc + 3) * sizeof *more);
-        if (!more) return failf(c, NULL, -ENOMEM, "plan arena");
-        memcpy(more, env, envc * sizeof *more);
-        if (c->home) more[envc++] = c->home;
-        if (listens) {
-            snprintf(pid, sizeof pid, "LISTEN_PID=%d", (int)getpid());
-            more[envc++] = pid;
-        }
-        more[envc] = NULL;
-        env = more;
+    if (c->home && !(env = env_and(env, envc++, c->home))) return failf(c, NULL, -ENOMEM, "plan arena");
+    if (listens) {
+        snprintf(pid, sizeof pid, "LISTEN_PID=%d", (int)getpid());
+        if (!(env = env_and(env, envc, pid))) return failf(c, NULL, -ENOMEM, "plan arena");
     }
     execve(c->path, args, env);
     return diagnose_exec(c, c->path, errno);

@@ -51,13 +51,15 @@ static int attend(int pidfd, int out, int64_t timeout_ms, char *text, size_t siz
     return info.si_code == CLD_EXITED ? info.si_status << 8 : info.si_status & 0x7f;
 }
 
-/* hook(path, args, env, timeout in seconds or 0) */
+/* hook(path, args, env, timeout in seconds or 0, whether env is the program's: with its HOME, as soon as that is known) */
 int op_hook(struct ctx *c, struct rd *r) {
     uint32_t n;
     const char *path = rd_str(r);
     char **args = rd_strs(r, &n), **env = rd_strs(r, &n);
     uint32_t timeout = rd_u32(r);
+    bool programs = rd_u32(r) != 0;
     if (r->bad) return -EPROTO;
+    if (programs && c->home && !(env = env_and(env, n, c->home))) return failf(c, NULL, -ENOMEM, "plan arena");
     /* the state goes in as a file, so that a hook which does not read it can't block us */
     int in = memfd_create("state", MFD_CLOEXEC), pipes[2];
     if (in < 0) return fail(c, "memfd_create");

@@ -115,6 +115,7 @@ int write_all(int fd, const char *data, size_t size);
 int load_filter(struct ctx *c, unsigned flags, const uint8_t *program, uint32_t size);
 int set_groups(struct ctx *c, size_t count, const gid_t *groups);
 void deadly(bool on);
+char **env_and(char *const *env, uint32_t count, char *entry); /* NULL if there is no room */
 int diagnose_exec(struct ctx *c, const char *path, int error);
 
 #define OCIPY_DECLARE(number, name, handler) int handler(struct ctx *c, struct rd *r);

@@ -42,7 +42,10 @@ def run_hooks(kind: str, hooks: list[dict[str, Any]], state: bytes, entry: Entry
 
 def _run(hook: dict[str, Any], state: bytes, where: str, kind: str, entry: Entry | None) -> None:
     path = hook["path"]
-    env = dict(entry.split("=", 1) for entry in hook.get("env") or () if "=" in entry)
+    if (given := hook.get("env")) is None:  # as runc and crun have it; an empty list is an empty environment
+        env: dict[Any, Any] = os.environ
+    else:
+        env = dict(entry.split("=", 1) for entry in given)
     # as a file, so that a hook which does not read it can't block us
     fds = [os.memfd_create("ocipy-state", 1)]
     try:

@@ -88,7 +88,9 @@ def _hooks(b: Builder, kind: str) -> None:
         args = list(hook.get("args") or [hook["path"]])
         where = f"$.hooks.{kind}[{index}]"
         timeout = min(hook.get("timeout") or 0, ops.TIMEOUT_MAX)
-        b.add(ops.hook(where, hook["path"], args, list(hook.get("env") or ()), timeout))
+        env = hook.get("env")
+        given = process.environment(b.process) if env is None else process.once(env)
+        b.add(ops.hook(where, hook["path"], args, given, timeout, env is None))
 
 
 def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int) -> Plan:
