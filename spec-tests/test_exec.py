@@ -356,6 +356,31 @@ def test_privileges(cli: Cli, bundle: TestBundle) -> None:
     cli("delete", "--force", name)
 
 
+def test_ambient(cli: Cli, bundle: TestBundle) -> None:
+    """--cap adds one that is inheritable to the ambient set as well, as runc has it: so another user than root has it.
+    An ambient one that can't be is a warning."""
+    bundle.config["process"]["noNewPrivileges"] = False
+    sets = bundle.config["process"]["capabilities"]
+    sets |= {"inheritable": ["CAP_NET_RAW", "CAP_CHOWN"], "ambient": ["CAP_CHOWN", "CAP_KILL"]}
+    sets["permitted"].append("CAP_CHOWN")
+    sets["bounding"] += ["CAP_CHOWN", "CAP_NET_RAW"]
+    warning = "$.process.capabilities.ambient: can't raise ambient capability CAP_KILL: "
+    assert warning in cli.run(bundle.args("true")).stderr
+    name = cli.start(bundle.args("sleep", "1000"))
+
+    def effective(*flags: str) -> int:
+        done = cli("exec", "--user", "1000", *flags, name, "grep", "-E", "CapEff|CapAmb", "/proc/self/status")
+        assert warning in done.stderr
+        found = {int(word, 16) for word in done.stdout.split()[1::2]}
+        assert len(found) == 1
+        return found.pop()
+
+    assert effective() == 1 << 0
+    assert effective("--cap", "CAP_NET_RAW") == 1 << 13 | 1 << 0
+    assert effective("--cap", "CAP_SETUID") == 1 << 0
+    cli("delete", "--force", name)
+
+
 def test_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     """exec in a container with a user namespace: its ids are those of the container, on the host the mapped ones."""
     linux = bundle.config["linux"]

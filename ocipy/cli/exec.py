@@ -72,7 +72,7 @@ def run(context: Context) -> int:
         pid_file=common.absolute(args.pid_file),
         listen_fds=common.listening(), listen_names=os.getenv("LISTEN_FDNAMES"),
         pidfd_socket=common.connect("--pidfd-socket", args.pidfd_socket), cgroup=cgroup,
-        ignore_paused=args.ignore_paused,
+        ignore_paused=args.ignore_paused, warn=context.warn,
     )  # fmt: skip
     if args.detach:
         return 0
@@ -125,6 +125,9 @@ def _process(args: Args, record: Record) -> dict[str, Any]:
         sets = dict(process.get("capabilities") or {})
         for name in ("bounding", "effective", "permitted"):
             sets[name] = sorted({*sets.get(name, ()), *args.cap})
+        # for another user than root: only what is ambient outlives the exec. It can be if it is inheritable as well
+        inheritable = [name for name in args.cap if name in sets.get("inheritable", ())]
+        sets["ambient"] = sorted({*sets.get("ambient", ()), *inheritable})
         process["capabilities"] = sets
     return process
 

@@ -18,6 +18,7 @@ from ocipy.spec.load import verify_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
@@ -56,6 +57,7 @@ def exec_process(
     listen_names: str = "",
     cgroup: Cgroup | None = None,
     ignore_paused: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> Launched:
     """Run a process in a container's namespaces and cgroup; returns when it runs.
 
@@ -66,6 +68,7 @@ def exec_process(
         stdio, preserve_fds, console_fd, pid_file, pidfd_socket, listen_fds, listen_names: as for create.
         cgroup: to run it in, instead of the container's own.
         ignore_paused: a paused container is no error: the process runs when it is resumed, and this waits for that.
+        warn: gets what can't be had of the process and is left out, one line each (runtime.md#warnings).
 
     Raises:
         StateError: the container is not running, or is paused.
@@ -99,6 +102,9 @@ def exec_process(
             listen_pid=listen_fds > 0, env=listen_env(listen_fds, listen_names) if listen_fds else None,
         )  # fmt: skip
         compiled = plan.compile_exec(config, host.facts(), options, _differing(record.pid))
+        if warn is not None:
+            for notice in compiled.notices:
+                warn(notice)
         if "console" in compiled.given and console_fd < 0:
             raise ConfigError("a terminal needs a console socket", code="console-socket", hint="--console-socket")
         if "console" not in compiled.given and console_fd >= 0:

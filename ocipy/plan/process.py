@@ -97,9 +97,14 @@ def attributes(b: Builder) -> None:
     if user.get("umask") is not None:
         b.add(ops.umask("$.process.user.umask", user["umask"]))
     if lacking := _lacking_capabilities(b.spec, b.host.capabilities):
-        names = ", ".join(name for number, name in enumerate(CAPABILITIES) if lacking >> number & 1)
+        names = ", ".join(_names(lacking))
         b.notices.append(f"$.process.capabilities: {names}: not granted, as the caller does not have it")
-    b.add(ops.bounding("$.process.capabilities.bounding", _granted(b).get("bounding", 0)))
+    sets = _capability_sets(process)
+    granted = _granted(b)
+    if barren := sets.get("ambient", 0) & ~granted["ambient"] & ~lacking:
+        where = "$.process.capabilities.ambient: can't raise ambient capability"  # words of runc's
+        b.notices += [f"{where} {name}: it is not both permitted and inheritable" for name in _names(barren)]
+    b.add(ops.bounding("$.process.capabilities.bounding", granted.get("bounding", 0)))
     cwd = process["cwd"]
     b.add(ops.cwd("$.process.cwd", cwd, 1))
     groups = user.get("additionalGids") or []
@@ -126,7 +131,7 @@ def _granted(b: Builder) -> dict[str, int]:
     lacking = _lacking_capabilities(b.spec, b.host.capabilities)
     sets = {name: mask & ~lacking for name, mask in _capability_sets(b.process).items()}
     # The kernel keeps the ambient set within permitted and inheritable (capabilities(7)), and `runc spec` has
-    # always written ambient ones that are not inheritable: they have no effect, and are no error.
+    # always written ambient ones that are not inheritable: a warning, as with runc.
     sets["ambient"] = sets.get("ambient", 0) & sets.get("permitted", 0) & sets.get("inheritable", 0)
     return sets
 
@@ -262,6 +267,10 @@ def _capability_sets(process: dict[str, Any]) -> dict[str, int]:
     """The capability sets of a process, as bits; other members of ``capabilities`` are none of them."""
     found = process.get("capabilities") or {}
     return {name: _mask(found[name]) for name in CAPABILITY_SETS if found.get(name)}
+
+
+def _names(mask: int) -> list[str]:
+    return [name for number, name in enumerate(CAPABILITIES) if mask >> number & 1]
 
 
 def _mask(names: list[str]) -> int:
