@@ -329,4 +329,9 @@ unsigned long long ocipy_capabilities(void) {
     return held;
 }
 
+/* The structure begins with its size. */
+int ocipy_sched_setattr(int pid, void *attr) { return result(syscall(SYS_sched_setattr, pid, attr, 0)); }
+
+int ocipy_ioprio_set(int pid, int value) { return result(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, pid, value)); }
+
 int ocipy_bpf(int cmd, void *attr, unsigned int size) { return result(syscall(SYS_bpf, cmd, attr, size)); }

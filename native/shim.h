@@ -24,4 +24,6 @@ int ocipy_recv(int fd, void *data, unsigned int size, int *passed, int timeout_m
 int ocipy_unix_connect(const char *path);
 int ocipy_set_subreaper(int on);
 unsigned long long ocipy_capabilities(void);
+int ocipy_sched_setattr(int pid, void *attr);
+int ocipy_ioprio_set(int pid, int value);
 int ocipy_bpf(int cmd, void *attr, unsigned int size);

@@ -171,15 +171,98 @@ def test_utilization_clamps(cli: Cli, bundle: TestBundle, flag: str) -> None:
         ("ioPriority", {"class": "IOPRIO_CLASS_RT", "priority": 0}),  # which CAP_SYS_ADMIN would do for, too
     ],
 )
-def test_unprivileged(cli: Cli, bundle: TestBundle, name: str, value: dict[str, Any]) -> None:
-    """What the caller may not give, here in a user namespace: an error with the config path."""
+@pytest.mark.parametrize("user", [False, True])
+def test_unprivileged(cli: Cli, bundle: TestBundle, name: str, value: dict[str, Any], user: bool) -> None:
+    """What the caller may not give, who is here in a user namespace: an error with the config path; also if the
+    container has a user namespace of its own."""
     bundle.config["process"][name] = value
-    bundle.config["linux"]["namespaces"].append({"type": "user"})
-    for kind in ("uidMappings", "gidMappings"):
-        bundle.config["linux"][kind] = [{"containerID": 0, "hostID": 0, "size": 65536}]
-    line = cli.run(bundle, code=1).stderr.splitlines()[-1]
+    bundle.config["mounts"] = []
+    bundle.config["linux"] = {"namespaces": [{"type": kind} for kind in ("pid", "mount", "uts")]}
+    if user:
+        in_user_namespace(bundle, 0, 1)
+    command = cli.command("run", "--bundle", str(bundle.save()), fresh_id())
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
     assert f"$.process.{name}: can't set" in line
     assert "operation not permitted" in line or "permission denied" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "host_id"),
+    [
+        (["unshare", "--user", "--map-root-user"], 0),
+        (["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"], 100000),
+    ],
+)
+def test_without_the_capability(cli: Cli, open_bundle: TestBundle, words: list[str], host_id: int) -> None:
+    """What takes no capability is had in a user namespace also if the caller does not have it."""
+    bundle = open_bundle
+    bundle.config["process"] |= {
+        "scheduler": {"policy": "SCHED_BATCH"}, "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 6}
+    }  # fmt: skip
+    bundle.config["mounts"] = bundle.config["mounts"][:2]
+    bundle.config["linux"] = {"namespaces": [{"type": kind} for kind in ("pid", "mount", "uts")]}
+    in_user_namespace(bundle, host_id, 1)
+    command = cli.command("run", "--bundle", str(bundle.args("cat", "/proc/self/stat").save()), fresh_id())
+    done = subprocess.run([*words, *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rpartition(")")[2].split()[38] == "3"  # SCHED_BATCH
+
+
+def in_user_namespace(bundle: TestBundle, host_id: int, size: int) -> None:
+    """Give the container a user namespace."""
+    bundle.config["linux"]["namespaces"].append({"type": "user"})
+    for kind in ("uidMappings", "gidMappings"):
+        bundle.config["linux"][kind] = [{"containerID": 0, "hostID": host_id, "size": size}]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "found"),
+    [
+        ({"policy": "SCHED_OTHER", "nice": -5}, ("SCHED_OTHER", 0, -5, "")),
+        pytest.param({"policy": "SCHED_RR", "priority": 7}, ("SCHED_RR", 7, 0, ""), marks=needs_realtime),
+        pytest.param(DEADLINE, ("SCHED_DEADLINE", 0, 0, "5000000/10000000/20000000"), marks=needs_deadline),
+    ],
+)
+def test_user_namespace(
+    cli: Cli, open_bundle: TestBundle, tmp_path: Path, scheduler: dict[str, Any], found: tuple[Any, ...]
+) -> None:
+    """In a user namespace of its own no process may give itself these; the runtime, who may, does it. For what exec
+    runs as well."""
+    give_realtime(open_bundle)
+    in_user_namespace(open_bundle, 100000, 65536)
+    wanted = {"scheduler": scheduler, "ioPriority": {"class": "IOPRIO_CLASS_RT", "priority": 3}}
+    open_bundle.config["process"] |= wanted
+    name = cli.start(open_bundle.args("sleep", "1000"))
+    pids = [cli.state(name)["pid"]]
+    cli.detach("exec", "--detach", "--pid-file", str(tmp_path / "pid"), name, "sleep", "1000")
+    pids.append(int((tmp_path / "pid").read_text()))
+    for pid in pids:
+        assert "100000" in Path(f"/proc/{pid}/uid_map").read_text()
+        assert scheduling(pid) == found
+        done = subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "realtime: prio 3"
+    cli("delete", "--force", name)
+
+
+@needs_deadline
+def test_deadline_takes_all_cpus(cli: Cli, bundle: TestBundle) -> None:
+    """sched_setattr(2): SCHED_DEADLINE for a process that may not use all CPUs is refused; the error says so. Whatever
+    the caller itself was confined to."""
+    if os.cpu_count() == 1:
+        pytest.skip("there is one CPU")
+    bundle.config["process"]["scheduler"] = DEADLINE
+    done = cli.run(bundle, preexec_fn=lambda: os.sched_setaffinity(0, {0}))
+    assert done.stderr == ""
+    bundle.config["linux"]["resources"] = {"cpu": {"cpus": "0"}}
+    line = cli.run(bundle, code=1).stderr.splitlines()[-1]
+    assert line.startswith("ocipy: $.process.scheduler: ")
+    assert "process scheduler can't be used together with AllowedCPUs" in line  # runc's words
+    assert "$.linux.resources.cpu.cpus" in line
 
 
 @pytest.mark.parametrize(

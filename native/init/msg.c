@@ -92,7 +92,7 @@ static void unpin(void) {
     syscall(SYS_sched_setaffinity, 0, sizeof all, all);
 }
 
-enum { SYNC_MAPS = 1, SYNC_CGROUP = 2, SYNC_HOOKS = 3, SYNC_DEVICES = 4 };
+enum { SYNC_MAPS = 1, SYNC_CGROUP = 2, SYNC_HOOKS = 3, SYNC_DEVICES = 4, SYNC_SCHEDULING = 5 };
 
 /* sync(kind): the launching side does its part, and says what is left for us. For network devices it needs a hand
  * in our network namespace, which it does not enter itself: it may have threads, and runs Python. */

@@ -14,7 +14,7 @@ from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, Error, LaunchError, StateError, translated
 from ocipy.plan.devices import is_bind
-from ocipy.plan.ops import SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
+from ocipy.plan.ops import SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS, SYNC_SCHEDULING
 from ocipy.state import CONFIG, SOCKET, Store, unusable
 
 TYPE_CHECKING = False
@@ -203,6 +203,10 @@ class _Build:
             if self.cgroup.needs_process:
                 self._adopt(self.launched.pid)
             return join.finish(self.launched)
+        elif kind == SYNC_SCHEDULING:
+            from ocipy.container.scheduling import schedule
+
+            schedule(self.launched.pid, self.spec["process"])
         elif kind == SYNC_DEVICES:
             assert self.devices is not None
             self.devices.move(fd)

@@ -14,6 +14,7 @@ from ocipy.container.join import Join
 from ocipy.container.record import CREATED, PAUSED, RUNNING, Record
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
 from ocipy.plan.flags import NAMESPACE_FILES, NAMESPACES
+from ocipy.plan.ops import SYNC_SCHEDULING
 from ocipy.spec.load import verify_process
 
 TYPE_CHECKING = False
@@ -120,7 +121,7 @@ def exec_process(
         )
         written = False
         try:
-            launched.until_ready(lambda kind, fd: join.finish(launched))
+            launched.until_ready(lambda kind, fd: _sync(kind, join, launched, process))
             if pid_file:
                 write_pid_file(pid_file, launched.pid)
                 written = True
@@ -159,6 +160,16 @@ def _ended(pidfd: int, error: Error) -> bool:
     watch = poll()
     watch.register(pidfd, POLLIN)
     return bool(watch.poll(200 if error.code == "launch-died" or error.errno in (ESRCH, ENOMEM) else 0))
+
+
+def _sync(kind: int, join: Join, launched: Launched, process: dict[str, Any]) -> bytes:
+    """The launching side's part of a `Sync`."""
+    if kind == SYNC_SCHEDULING:
+        from ocipy.container.scheduling import schedule
+
+        schedule(launched.pid, process)
+        return b""
+    return join.finish(launched)
 
 
 def _join(record: Record, cgroup: Cgroup | None, late: bool) -> Join:

@@ -18,9 +18,11 @@ _OF_NAMESPACES = {
     "mqueue": "in a user namespace it takes an ipc namespace of the container's own",
 }
 
+_DEADLINE = 6  # SCHED_DEADLINE of linux/sched.h
+
 _HINTS = {
     ("rlimit", EPERM): "raising a hard limit takes CAP_SYS_RESOURCE",
-    ("scheduler", EPERM): "it takes CAP_SYS_NICE, or real-time runtime in the cgroup, or all CPUs for SCHED_DEADLINE",
+    ("scheduler", EPERM): "it takes CAP_SYS_NICE; real-time policies also real-time runtime in a cgroup of v1",
     ("scheduler", EINVAL): "a policy or flag that this kernel does not have?",
     ("mempolicy", EINVAL): "a mode or flag that this kernel does not have, or no node of the cgroup's cpuset?",
     ("affinity", EINVAL): "no CPU of the cgroup's cpuset?",
@@ -49,6 +51,12 @@ def hint(op: Op, errno: int) -> str:
         if errno == ENOSPC:
             return "the limit is /proc/sys/user/max_user_namespaces"
         return _USERNS_OFF if errno in (EPERM, EACCES) else ""
+    if op.name == "scheduler" and errno == EPERM and op.values[0] == _DEADLINE:
+        # the words of runc's, which programs look for, are those after the colon
+        return (
+            "SCHED_DEADLINE takes CAP_SYS_NICE, and all CPUs, so none in $.linux.resources.cpu.cpus: "
+            "process scheduler can't be used together with AllowedCPUs"
+        )
     if op.name == "new_fs" and errno == EPERM:
         kind = str(op.values[1])
         return _OF_NAMESPACES.get(kind, f"{kind} may not be mountable in a user namespace")

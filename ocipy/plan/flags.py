@@ -119,7 +119,7 @@ def propagation(value: int) -> str:
 
 # --- capabilities (capability.h) ---
 
-CAP_SYS_ADMIN = 21
+CAP_SYS_ADMIN, CAP_SYS_NICE = 21, 23
 
 
 def capabilities(value: int) -> str:

@@ -24,7 +24,7 @@ NO_UID = NO_SLOT = 0xFFFFFFFF
 TIMEOUT_MAX = 0xFFFFFFFF  # seconds of a hook's timeout, for which a larger one is taken: it is a century
 
 #: what a `sync` asks of the launching side
-SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES = 1, 2, 3, 4
+SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES, SYNC_SCHEDULING = 1, 2, 3, 4, 5
 
 #: how an `attach` finds its mount point
 ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT, ATTACH_NO_FOLLOW, ATTACH_COPY_LINK = 1, 2, 4, 8, 16

@@ -144,20 +144,35 @@ def _caps(b: Builder, held: int) -> Op:
 
 
 def _scheduling(b: Builder) -> None:
-    scheduler = b.process.get("scheduler")
+    wanted = scheduling(b.process)
+    able = b.host.capabilities >> flags.CAP_SYS_NICE & 1 and not b.host.in_userns
+    if wanted and b.takes_early and able:
+        # In a user namespace no capability counts for this: the creator does it, from outside
+        # (:mod:`ocipy.container.scheduling`), when there will be no more fork, which would reset it. A creator who
+        # can't change another user's process leaves it to the process, which may do some without a capability.
+        wanted = [ops.sync(wanted[0].path, ops.SYNC_SCHEDULING)]
+    for op in wanted:
+        b.add(op)
+
+
+def scheduling(process: dict[str, Any]) -> list[Op]:
+    """The operations for a process's scheduler and I/O priority."""
+    found = []
+    scheduler = process.get("scheduler")
     if scheduler:
         bits = sum(SCHED_FLAGS[name] for name in scheduler.get("flags") or ())
-        b.add(
+        found.append(
             ops.scheduler(
                 "$.process.scheduler", POLICIES[scheduler["policy"]], scheduler.get("nice", 0) & 0xFFFFFFFF,
                 scheduler.get("priority", 0), bits, scheduler.get("runtime", 0), scheduler.get("deadline", 0),
                 scheduler.get("period", 0),
             )
         )  # fmt: skip
-    priority = b.process.get("ioPriority")
+    priority = process.get("ioPriority")
     if priority:
         value = IOPRIO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0)
-        b.add(ops.ioprio("$.process.ioPriority", value))
+        found.append(ops.ioprio("$.process.ioPriority", value))
+    return found
 
 
 def startable(b: Builder) -> None:

@@ -6,7 +6,15 @@ from _struct import unpack
 
 from ocipy.plan import flags
 from ocipy.plan.devices import S_IFBLK
-from ocipy.plan.ops import ATTACH_COPY_LINK, ATTACH_NO_FOLLOW, SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS
+from ocipy.plan.ops import (
+    ATTACH_COPY_LINK,
+    ATTACH_NO_FOLLOW,
+    SYNC_CGROUP,
+    SYNC_DEVICES,
+    SYNC_HOOKS,
+    SYNC_MAPS,
+    SYNC_SCHEDULING,
+)
 from ocipy.spec.names import RLIMITS
 
 TYPE_CHECKING = False
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
 
 _SYNC = {
     SYNC_MAPS: "the id maps", SYNC_CGROUP: "the cgroup limits, and join", SYNC_HOOKS: "the runtime's hooks",
-    SYNC_DEVICES: "the network devices",
+    SYNC_DEVICES: "the network devices", SYNC_SCHEDULING: "the scheduling, set with the host's capabilities",
 }  # fmt: skip
 
 
