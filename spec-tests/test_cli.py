@@ -386,6 +386,17 @@ def test_ps(cli: Cli, bundle: TestBundle) -> None:
     cli("delete", "--force", name)
 
 
+def test_ps_of_a_stopped_one(cli: Cli, bundle: TestBundle) -> None:
+    """ps of a container that has ended: the titles and nothing else, or an empty array; that is no error."""
+    name = cli.start(bundle.args("true"))
+    cli.wait_for(name, "stopped")
+    until(lambda: cli("ps", "--format", "json", name).stdout == "[]\n")  # on v1 its zombie is in the cgroup a while
+    if subprocess.run(["ps", "-ef"], capture_output=True).returncode == 0:
+        (titles,) = cli("ps", name).stdout.splitlines()
+        assert "PID" in titles.split()
+    cli("delete", name)
+
+
 def test_pause_and_resume(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     """pause stops every process of the container until resume."""
     bundle.config["mounts"].append(

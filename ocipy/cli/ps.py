@@ -6,7 +6,6 @@ from ocipy import _json as json
 from ocipy import _os as os
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
-from ocipy.container import stop
 from ocipy.container.members import members
 from ocipy.container.record import Record
 from ocipy.errors import Error
@@ -25,8 +24,6 @@ def run(context: Context) -> int:
     rest = context.args.rest
     with Store(context.root).open(rest[0]) as entry:
         record = Record.load(entry)
-        if not record.alive():
-            raise stop.not_running(record)
         pids = members(record)
     if context.args.format == "json":
         put(json.dumps(pids) + "\n")
