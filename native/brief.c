@@ -37,7 +37,7 @@ struct msg {
     uint32_t size;
 };
 
-enum field { F_STAMP, F_PID, F_START_TIME, F_FREEZER, F_HELD, F_HELD_TOO, F_START, F_HEAD, F_MIDDLE, F_TAIL, F_DELETE, F_CGROUPS };
+enum field { F_STAMP, F_PID, F_START_TIME, F_FREEZER, F_HELD, F_HELD_TOO, F_START, F_KILL, F_HEAD, F_MIDDLE, F_TAIL, F_DELETE, F_CGROUPS };
 enum { MOST_FIELDS = 64 };
 
 struct container {
@@ -68,7 +68,7 @@ static int load(struct container *c) {
         if (c->count == MOST_FIELDS) return -1;
         c->fields[c->count++] = p;
     }
-    snprintf(stamp, sizeof stamp, "1 %ju %ju %ju.%09ld", (uintmax_t)st.st_ino, (uintmax_t)st.st_size,
+    snprintf(stamp, sizeof stamp, "2 %ju %ju %ju.%09ld", (uintmax_t)st.st_ino, (uintmax_t)st.st_size,
              (uintmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     if (c->count < F_CGROUPS || strcmp(c->fields[F_STAMP], stamp)) return -1;
     c->pid = atoi(c->fields[F_PID]);
@@ -259,7 +259,8 @@ static int run(struct container *c, enum command command, int number, int force,
     switch (command) {
     case START: return start(c);
     case STATE: return state(c);
-    case KILL: return kill_init(c, number, 0);
+    case KILL: /* without a pid namespace of its own, SIGKILL is for all that is in its cgroup */
+        return number == SIGKILL && !*c->fields[F_KILL] ? -1 : kill_init(c, number, 0);
     default: return delete(c, path, force);
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -150,9 +151,12 @@ def test_host_pid(cli: Cli, bundle: TestBundle) -> None:
     name = cli.start(bundle.sh("sleep 1000 & exec sleep 1000"))
     pid = cli.state(name)["pid"]
     assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
-    cli("kill", name, "KILL")
+    cli("kill", name, "TERM")
     cli.wait_for(name, "stopped")
+    left = json.loads(cli("ps", "--format", "json", name).stdout)
+    assert [p for p in left if p != pid]
     cli("delete", name)
+    until(lambda: not [p for p in left if Path(f"/proc/{p}").exists()])
 
 
 def test_names(cli: Cli, bundle: TestBundle) -> None:

@@ -3,8 +3,9 @@
 
 Written beside ``state.json``, whose inode, size and time it carries: one that was written for another is ignored. Its
 fields are NUL-terminated: the stamp, pid, start time, the file that says "1" if the cgroup is frozen, up to two that
-say whether it is held, "1" if `start` may be done in this way, the text of `state` up to the status, from there to the
-pid, and the rest, "1" if `delete` may be done in this way, and the cgroup's directories.
+say whether it is held, "1" if `start` may be done in this way, "1" if `kill` may send SIGKILL in this way, the text of
+`state` up to the status, from there to the pid, and the rest, "1" if `delete` may be done in this way, and the cgroup's
+directories.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ocipy.cgroups.base import Cgroup
 
 BRIEF = "brief"
-_VERSION = 1
+_VERSION = 2
 _MOST = 60_000  # bytes: the launcher's buffer is small
 
 
@@ -37,6 +38,7 @@ def write(record: Record, cgroup: Cgroup) -> None:
     fields = [
         f"{_VERSION} {state.st_ino} {state.st_size} {seconds}.{fraction:09}", str(record.pid), str(data["start_time"]),
         cgroup.frozen_file(), *[*cgroup.held_files(), "", ""][:2], "1" if plain else "",
+        "" if data.get("shared_pids") else "1",
         f'{head}\n  "status": "', '",\n  "pid": ', f",\n{tail}",
         "1" if removable else "", *dict.fromkeys(cgroup.paths.values()),
     ]  # fmt: skip

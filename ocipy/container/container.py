@@ -249,7 +249,8 @@ class Container:
 
     @verb("kill")
     def kill(self, signal: int = SIGTERM, *, everyone: bool = False) -> None:
-        """Signal the init process, or every process. Raises StateError: it is not running."""
+        """Signal the init process, or every process; without a pid namespace of its own, SIGKILL is always for every
+        process. Raises StateError: it is not running."""
         with self._store.open(self.id) as entry:
             stop.kill(Record.load(entry), signal, everyone=everyone)
 

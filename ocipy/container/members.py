@@ -45,7 +45,9 @@ def members(record: Record) -> list[int]:
 
 
 def own_namespace(record: Record) -> str:
-    """The pid namespace of a container's init; "" if it is gone, or in the caller's."""
+    """The pid namespace that was made for a container; "" if its init is gone, or shares one with others."""
+    if record.data.get("shared_pids"):
+        return ""
     try:
         namespace = os.readlink(f"/proc/{record.pid}/ns/pid")
     except OSError:  # gone; or not ours to look at

@@ -43,7 +43,7 @@ class Record:
     @classmethod
     def new(cls, entry: Entry, bundle: str, spec: dict[str, Any], cgroup: Cgroup) -> Record:
         """The record of a container that is about to be created."""
-        process = spec.get("process") or {}
+        process, linux = spec.get("process") or {}, spec.get("linux") or {}
         root = os.clean(os.join(bundle, spec["root"]["path"]))
         data = {
             "id": entry.id,
@@ -58,6 +58,8 @@ class Record:
             "hooks": {k: v for k, v in (spec.get("hooks") or {}).items() if v and k in _LATER_HOOKS},
             "cgroup": cgroup.record(),
         }
+        if not any(ns["type"] == "pid" and not ns.get("path") for ns in linux.get("namespaces") or ()):
+            data["shared_pids"] = True
         return cls(entry, data)
 
     @classmethod

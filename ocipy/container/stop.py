@@ -6,8 +6,9 @@ from _signal import SIGKILL, pidfd_send_signal
 from select import POLLIN, poll
 
 from ocipy import _os as os
-from ocipy.container.record import CREATED, CREATING, PAUSED, STOPPED, Record
-from ocipy.errors import StateError
+from ocipy.container.record import CREATED, CREATING, PAUSED, STOPPED, Record, stray
+from ocipy.errors import CgroupError, StateError
+from ocipy.state import STATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,11 +21,17 @@ KILL_TIMEOUT = 10_000  # milliseconds for a killed init to end: it may be in an 
 def kill(record: Record, signal: int, *, everyone: bool = False) -> None:
     """Signal a container's init process, or all its processes.
 
+    Without a pid namespace of its own, nothing ends what init leaves behind: SIGKILL is then for all of them, as runc
+    has had it since 1.2. So they can still be killed when init has ended.
+
     Raises:
         StateError: the container is neither created nor running.
     """
     if everyone:
         _signal_all(record, signal)
+        return
+    if signal == SIGKILL and record.data.get("shared_pids"):
+        _kill_shared(record)
         return
     _signal_init(record, signal)
     if signal == SIGKILL and (cgroup := record.cgroup()) is not None and cgroup.frozen():
@@ -49,6 +56,26 @@ def _signal_all(record: Record, signal: int) -> None:
             os.kill(pid, signal)
         except ProcessLookupError:
             continue
+
+
+def _kill_shared(record: Record) -> None:
+    """Kill all that is in the cgroup; and init, which may be in another one."""
+    cgroup = record.cgroup()
+    found = record.pid > 0 and cgroup is not None and bool(cgroup.paths and cgroup.pids())
+    if found and cgroup is not None:
+        if fault := stray(cgroup.paths, own=True):
+            raise record.entry.damaged(STATE, fault)
+        try:
+            cgroup.kill(SIGKILL)
+        except CgroupError:
+            if not cgroup.optional:
+                raise
+            found = False  # rootless, and it may not: init's end is all there is to be had
+    try:
+        _signal_init(record, SIGKILL)
+    except StateError:
+        if not found:
+            raise
 
 
 def _signal_init(record: Record, signal: int) -> None:

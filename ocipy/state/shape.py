@@ -102,9 +102,10 @@ RECORD: dict[str, Rule] = {
     "seccomp_agent": OBJECT,
     "intel_rdt": OBJECT,
     "memory_swap": (_signed, "a number of bytes"),
+    "shared_pids": FLAG,  # its pid namespace is the caller's, or was joined by a path: others are in it
 }
 #: what is written only for containers that have it
-RARE = frozenset(("plan_options", "seccomp_agent", "intel_rdt", "memory_swap"))
+RARE = frozenset(("plan_options", "seccomp_agent", "intel_rdt", "memory_swap", "shared_pids"))
 
 HOOK: dict[str, Rule] = {
     "path": (_path, "an absolute path"),
