@@ -78,6 +78,7 @@ def test_replaces_runc_by_name(ctr: Ctr) -> None:
         ("nosuch", 'exec: "nosuch": executable file not found in $PATH'),
         ("/no/such", 'exec: "/no/such": stat /no/such: no such file or directory'),
         ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
+        ("/etc", 'exec: "/etc": is a directory: permission denied'),
     ],
 )
 def test_missing_program(ctr: Ctr, program: str, words: str) -> None:

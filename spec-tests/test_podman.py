@@ -35,6 +35,10 @@ def test_missing_program(podman: Podman) -> None:
     assert 'exec: "nosuch": executable file not found in $PATH' in done.stderr
     done = podman.run("/etc/passwd", flags=["--rm"], code=126)
     assert 'exec: "/etc/passwd": permission denied' in done.stderr
+    podman.run("/etc", flags=["--rm"], code=126)
+    name = podman.run(*LOOP, flags=["--detach"]).stdout.strip()
+    podman("exec", name, "/etc", code=126)
+    podman("rm", "--force", "--time", "0", name)
 
 
 def test_life(podman: Podman) -> None:

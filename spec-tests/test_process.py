@@ -278,7 +278,7 @@ def test_permission_denied(cli: Cli, bundle: TestBundle) -> None:
 
 def test_directory_as_program(cli: Cli, bundle: TestBundle) -> None:
     """A directory is no program; on PATH it is passed over."""
-    assert refusal(cli, bundle.args("/bin")).endswith("is a directory")
+    assert refusal(cli, bundle.args("/bin")).endswith('exec: "/bin": is a directory: permission denied')
     (bundle.rootfs / "bin/dir").mkdir()
     assert refusal(cli, bundle.args("dir")).endswith("executable file not found in $PATH")
 

@@ -139,6 +139,8 @@ int op_lookup(struct ctx *c, struct rd *r) {
     if (strchr(name, '/')) {
         int e = usable(name);
         if (e == EACCES || e == EPERM) return failf(c, NULL, -e, "exec: \"%s\": permission denied", name);
+        /* engines know the last words, and say 126 then */
+        if (e == EISDIR) return failf(c, NULL, -e, "exec: \"%s\": is a directory: permission denied", name);
         if (e) return failf(c, NULL, -e, "exec: \"%s\": stat %s: %s", name, name, words(e));
         c->path = name;
     } else if (!(c->path = lookup(c, name, dirs))) {
