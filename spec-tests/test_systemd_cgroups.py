@@ -202,13 +202,22 @@ def test_limits(scoped: Scoped, bundle: TestBundle) -> None:
     systemctl("daemon-reload")
     assert show(name, *expected) == expected
     assert files(directory, FILES) == FILES
-    scoped("update", "--memory", "128m", "--pids-limit", "-1", "--cpu-quota", "-1", box)
-    expected |= {"MemoryMax": str(128 << 20), "TasksMax": "infinity", "CPUQuotaPerSecUSec": "infinity"}
+    scoped("update", "--memory", "80m", "--pids-limit", "-1", "--cpu-quota", "-1", box)
+    expected |= {"MemoryMax": str(80 << 20), "TasksMax": "infinity", "CPUQuotaPerSecUSec": "infinity"}
     assert show(name, *expected) == expected
-    changed = FILES | {"memory.max": str(128 << 20), "pids.max": "max", "cpu.max": "max 100000"}
+    changed = FILES | {"memory.max": str(80 << 20), "pids.max": "max", "cpu.max": "max 100000"}
     assert files(directory, FILES) == changed
     systemctl("daemon-reload")
     assert files(directory, FILES) == changed
+    if (directory / "memory.swap.max").exists():  # the limit of the config is for both together
+        assert show(name, "MemorySwapMax")["MemorySwapMax"] == str(16 << 20)
+        assert (directory / "memory.swap.max").read_text() == f"{16 << 20}\n"
+    done = scoped("update", "--memory", "128m", box, code=1)
+    assert "memory+swap limit should be >= memory limit" in done.stderr
+    assert show(name, *expected) == expected
+    assert files(directory, FILES) == changed
+    scoped("update", "--memory", "-1", box)
+    assert show(name, "MemoryMax", "MemorySwapMax") == {"MemoryMax": "infinity", "MemorySwapMax": "infinity"}
     scoped("delete", "--force", box)
 
 

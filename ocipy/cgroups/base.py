@@ -39,6 +39,8 @@ class Cgroup:
     """
 
     driver: str
+    #: it is in the cgroup2 hierarchy alone, whoever made it
+    unified = False
     #: it is made around a process (:meth:`adopt`), not before there is one (:meth:`create`)
     needs_process = False
 

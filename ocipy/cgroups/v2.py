@@ -32,6 +32,7 @@ class UnifiedCgroup(Cgroup):
     """
 
     driver = "v2"
+    unified = True
 
     def __init__(self, paths: dict[str, str], optional: bool = False, top: str = "") -> None:
         super().__init__(paths, optional)

@@ -37,7 +37,7 @@ def update(
     if cgroup is None or not record.alive():
         raise stop.not_running(record)
     rdt = _placed(record, intel_rdt, resctrl) if intel_rdt else None
-    if cgroup.driver == "v2" and resources.get("memory"):
+    if cgroup.unified and resources.get("memory"):
         resources = resources | {"memory": _memory(record, resources["memory"])}
     cgroup.apply(resources, update=True)
     if total := (resources.get("memory") or {}).get("swap"):
