@@ -116,6 +116,7 @@ def test_a_hook_of_start(
     assert cli.state(name)["pid"]  # who only looks, does not wait
     cli("delete", "--force", name)
     _, said = starting.communicate(timeout=HANG)
+    assert starting.returncode == 1
     if kind == "poststart":
         assert "$.hooks.poststart[0]: hook /bin/sh was killed by signal 9" in said
     nothing_is_left(cli, name)

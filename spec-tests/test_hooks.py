@@ -379,6 +379,28 @@ def test_failure_at_start(cli: Cli, bundle: TestBundle, log: Log) -> None:
     assert "does not exist" in cli("state", name, code=1).stderr
 
 
+@pytest.mark.parametrize("number", [0, 1], ids=["first", "last"])
+def test_killed_in_a_hook(cli: Cli, bundle: TestBundle, log: Log, number: int) -> None:
+    """A container that is killed while a startContainer hook runs was never started, and start says so; it is stopped
+    then, as any that was killed."""
+    hooks = [{"path": "/bin/true"}, {"path": "/bin/true"}]
+    hooks[number] |= {"path": "/bin/sh", "args": ["sh", "-c", "echo > /dev/shm/here; sleep 1000"]}  # type: ignore[dict-item]
+    bundle.config["hooks"] = {"startContainer": hooks}
+    log.hook("poststart", "echo never > poststart")
+    name = cli.create(bundle.sh(f"echo never > {log.path}/program"))
+    here = Path(f"/proc/{cli.state(name)['pid']}/root/dev/shm/here")
+    with subprocess.Popen(cli.command("start", name), stderr=subprocess.PIPE, text=True) as starting:
+        until(here.exists)
+        cli("kill", name, "KILL")
+        said = starting.communicate(timeout=60)[1]
+    assert starting.returncode == 1, said
+    assert "$.hooks.startContainer" in last_line(said)
+    assert "killed while its startContainer hooks ran" in last_line(said)
+    assert [log.exists(name) for name in ("poststart", "program")] == [False, False]
+    assert cli.state(name)["status"] == "stopped"
+    cli("delete", name)
+
+
 @pytest.mark.spec("runtime#lifecycle-15")
 def test_failure_after_start(cli: Cli, bundle: TestBundle, log: Log) -> None:
     """runtime.md#lifecycle: a poststart hook that fails fails start, and stops and removes the container."""

@@ -51,13 +51,15 @@ static int attend(int pidfd, int out, int64_t timeout_ms, char *text, size_t siz
     return info.si_code == CLD_EXITED ? info.si_status << 8 : info.si_status & 0x7f;
 }
 
-/* hook(path, args, env, timeout in seconds or 0, whether env is the program's: with its HOME, as soon as that is known) */
+/* hook(path, args, env, timeout in seconds or 0, whether env is the program's: with its HOME, as soon as that is known,
+ * whether to tell `start` that this was the last one): without that it could not tell our end, which a hook may take long
+ * enough to see, from the exec, which closes the channel as well. */
 int op_hook(struct ctx *c, struct rd *r) {
     uint32_t n;
     const char *path = rd_str(r);
     char **args = rd_strs(r, &n), **env = rd_strs(r, &n);
     uint32_t timeout = rd_u32(r);
-    bool programs = rd_u32(r) != 0;
+    bool programs = rd_u32(r) != 0, last = rd_u32(r) != 0;
     if (r->bad) return -EPROTO;
     if (programs && c->home && !(env = env_and(env, n, c->home))) return failf(c, NULL, -ENOMEM, "plan arena");
     /* the state goes in as a file, so that a hook which does not read it can't block us */
@@ -100,7 +102,7 @@ int op_hook(struct ctx *c, struct rd *r) {
         return failf(c, NULL, -ETIMEDOUT, "hook %s did not end within %u s%s%s", path, timeout, *out ? "; its output: " : "", out);
     }
     close(pidfd);
-    if (status == 0) return 0;
+    if (status == 0) return last ? msg_send(c, MSG_HOOKED, 0, NULL, 0, -1) : 0;
     size_t size = strlen(out);
     while (size && (out[size - 1] == '\n' || out[size - 1] == ' ')) out[--size] = 0;
     if (status & 0x7f)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ocipy import _json as json
 from ocipy import _os as os
 from ocipy._native import lib
-from ocipy.container.channel import LISTENER, Channel, Message, check
+from ocipy.container.channel import HOOKED, LISTENER, Channel, Message, check
 from ocipy.errors import ConfigError, LaunchError
 from ocipy.version import SPEC_VERSION
 
@@ -80,9 +80,10 @@ class Agent:
             LaunchError: the helper could not send it, or it could not be sent to the agent.
         """
         served = 0
-        while (message := channel.receive()) is not None and message.type == LISTENER:
-            self._serve(message, pid, state)  # the exec itself may wait for the agent's answer
-            served += 1
+        while (message := channel.receive()) is not None and message.type in (LISTENER, HOOKED):
+            if message.type == LISTENER:
+                self._serve(message, pid, state)  # the exec itself may wait for the agent's answer
+                served += 1
         if message is None and served <= hooks:
             raise LaunchError(
                 "the process ended before the seccomp agent could be given its listener",

@@ -8,7 +8,7 @@ from time import sleep
 from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.container import stop
-from ocipy.container.channel import ERROR, HEADER_SIZE, START, Channel, Message, failure
+from ocipy.container.channel import ERROR, HEADER_SIZE, HOOKED, START, Channel, Message, failure
 from ocipy.container.record import CREATED, RUNNING, STOPPED, Record
 from ocipy.errors import Error, LaunchError, StateError
 from ocipy.state import SOCKET
@@ -93,9 +93,16 @@ def _release(record: Record) -> Message | None:
         # the hooks' input, which may be longer than the helper takes: with hooks, create has sent as much already
         reads = (record.data.get("hooks") or {}).get("startContainer")
         channel.send(START, record.hook_state(CREATED) if reads else b"")
-        if agent is None:
-            return channel.receive()
-        return agent.serve(channel, record.pid, record.spec_state(CREATED), len(reads or ()))
+        if agent is not None:
+            return agent.serve(channel, record.pid, record.spec_state(CREATED), len(reads or ()))
+        answer = channel.receive()
+        if reads and answer is None:  # the end of the channel: the exec, but only after the hooks
+            stop.kill_init(record)  # it is about to end
+            raise LaunchError(
+                "the container was killed while its startContainer hooks ran: the program was not started",
+                config_path="$.hooks.startContainer", code="launch-died",
+            )  # fmt: skip
+        return channel.receive() if answer is not None and answer.type == HOOKED else answer
     except BrokenPipeError:  # it ended just now
         raise _not_created(record) from None
     except LaunchError:

@@ -84,13 +84,15 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
 
 
 def _hooks(b: Builder, kind: str) -> None:
-    for index, hook in enumerate((b.spec.get("hooks") or {}).get(kind) or ()):
+    hooks = (b.spec.get("hooks") or {}).get(kind) or ()
+    for index, hook in enumerate(hooks):
         args = list(hook.get("args") or [hook["path"]])
         where = f"$.hooks.{kind}[{index}]"
         timeout = min(hook.get("timeout") or 0, ops.TIMEOUT_MAX)
         env = hook.get("env")
         given = process.environment(b.process) if env is None else process.once(env)
-        b.add(ops.hook(where, hook["path"], args, given, timeout, env is None))
+        last = kind == "startContainer" and index == len(hooks) - 1
+        b.add(ops.hook(where, hook["path"], args, given, timeout, env is None, last))
 
 
 def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int) -> Plan:
