@@ -89,6 +89,24 @@ def test_missing_program(ctr: Ctr, program: str, words: str) -> None:
     assert words in done.stderr
 
 
+def test_warnings(ctr: Ctr, containerd: Containerd) -> None:
+    """A capability that is left out: containerd shows nothing, the warning is in the log of the bundle, and not in what
+    the container writes."""
+    name = fresh_id()
+    flags = ["--detach", "--cap-add", "CAP_NOSUCH", "--log-uri", f"file://{containerd.home}/written"]
+    done = ctr(*ctr.flags(flags, ["sh", "-c", "echo mine; sleep 1000"], name))
+    assert done.stdout + done.stderr == ""
+    (log,) = containerd.home.glob(f"state/io.containerd.runtime.v2.task/*/{name}/log.json")
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {entry["level"] for entry in entries} == {"warning"}
+    assert all("CAP_NOSUCH" in entry["msg"] for entry in entries)
+    written = containerd.home / "written"
+    until(lambda: written.exists() and written.read_text())
+    assert written.read_text() == "mine\n"
+    written.unlink()
+    ctr.kill(name)
+
+
 def test_failing_start(ctr: Ctr, containerd: Containerd) -> None:
     """runtime.md#start: a failed exec is an error of start, told by containerd; nothing remains."""
     program = containerd.home / "program"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from conftest import until
 from engines import (
     IMAGE,
@@ -39,6 +40,23 @@ def test_missing_program(podman: Podman) -> None:
     name = podman.run(*LOOP, flags=["--detach"]).stdout.strip()
     podman("exec", name, "/etc", code=126)
     podman("rm", "--force", "--time", "0", name)
+
+
+@pytest.mark.parametrize(
+    ("content", "codes"), [("#!/no/such\n", (127, 127)), ("neither a script nor ELF", (126, 255))]
+)
+def test_program_that_fails(podman: Podman, content: str, codes: tuple[int, int]) -> None:
+    """The other rows of the table in docs/errors.md: Podman's exit statuses of run and exec, and its container was
+    never started."""
+    program = podman.home / "program"
+    program.write_text(content)
+    program.chmod(0o755)
+    flags = ["--detach", "--volume", f"{program}:/program"]
+    podman.run("/program", flags=[*flags, "--name", "never"], code=codes[0])
+    assert podman("inspect", "--format", "{{.State.StartedAt}}", "never").stdout.startswith("0001-01-01")
+    name = podman.run(*LOOP, flags=flags).stdout.strip()
+    podman("exec", name, "/program", code=codes[1])
+    podman("rm", "--force", "--time", "0", "never", name)
 
 
 def test_life(podman: Podman) -> None:
