@@ -298,8 +298,10 @@ def test_mount_options(config: dict[str, Any]) -> None:
     ]
     compiled = compile_(config)
     assert find(compiled, "new_fs")[0][3:] == (["sync", "size=1m"], flags.NOSUID | flags.NOATIME)
-    set_, recursive, shared, unbindable = find(compiled, "mount_attr")
-    assert set_[1:5] == (flags.RDONLY, 0, 0, 0)
+    recursive, shared, unbindable = find(compiled, "mount_attr")
+    [set_] = find(compiled, "bind_attr")
+    others = flags.NOSUID | flags.NODEV | flags.NOEXEC | flags.NOSYMFOLLOW
+    assert set_[1:] == (flags.RDONLY, 0, others, "/s")
     assert recursive[1:5] == (flags.NODEV, 0, 0, 1)
     assert shared[3:5] == (flags.MS_SHARED, 1)
     assert unbindable[3:5] == (flags.MS_UNBINDABLE, 0)

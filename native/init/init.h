@@ -109,8 +109,8 @@ int null_mount(struct ctx *c); /* to be attached once */
 bool is_null(const struct stat *st);
 int mount_aside(struct ctx *c, const char *type, const char *source, unsigned long flags, const char *data);
 
-int slot_attr(struct ctx *c, uint32_t index, uint64_t set);
-int late_attr(struct ctx *c, int fd, uint64_t set); /* MOUNT_ATTR_* on an attached mount, before 5.12 */
+int slot_attr(struct ctx *c, uint32_t index, uint64_t set, uint64_t clear);
+int late_attr(struct ctx *c, int fd, uint64_t set, uint64_t clear); /* of an attached mount, before 5.12 */
 int write_all(int fd, const char *data, size_t size);
 int load_filter(struct ctx *c, unsigned flags, const uint8_t *program, uint32_t size);
 int set_groups(struct ctx *c, size_t count, const gid_t *groups);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -24,8 +26,10 @@ enum {
     ATTACH_KEEP = 64
 };
 
-/* mount attributes asked of a kernel without mount_setattr (before 5.12): set when the mount is attached */
-static uint64_t late_set[MAX_SLOTS];
+/* mount attributes asked of a kernel without mount_setattr (before 5.12): changed when the mount is attached */
+static struct late {
+    uint64_t set, clear, unnamed;
+} late[MAX_SLOTS];
 
 /* open_tree(slot, source, AT_* flags) */
 int op_open_tree(struct ctx *c, struct rd *r) {
@@ -93,20 +97,31 @@ int op_mount_attr(struct ctx *c, struct rd *r) {
     uint64_t set = rd_u64(r), clear = rd_u64(r), propagation = rd_u64(r);
     unsigned flags = rd_u32(r) ? AT_RECURSIVE : 0;
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
-    int n = sys_mount_setattr(*s, flags, set, clear, propagation, -1);
-    if (n < 0 && errno == ENOSYS && !flags && !propagation) {
-        late_set[index] = set;
-        n = 0;
-    }
-    return n < 0 ? fail(c, "mount_setattr") : 0;
+    if (!flags && !propagation) return slot_attr(c, index, set, clear);
+    return sys_mount_setattr(*s, flags, set, clear, propagation, -1) < 0 ? fail(c, "mount_setattr") : 0;
 }
 
 /* Attributes of the mount in a slot, at once or, before Linux 5.12, when it is attached. */
-int slot_attr(struct ctx *c, uint32_t index, uint64_t set) {
-    if (sys_mount_setattr(c->slots[index], 0, set, 0, 0, -1) == 0) return 0;
+int slot_attr(struct ctx *c, uint32_t index, uint64_t set, uint64_t clear) {
+    if (sys_mount_setattr(c->slots[index], 0, set, clear, 0, -1) == 0) return 0;
     if (errno != ENOSYS) return fail(c, "mount_setattr");
-    late_set[index] = set;
+    late[index].set |= set;
+    late[index].clear |= clear;
     return 0;
+}
+
+/* bind_attr(slot, set, clear, unnamed, source, which is for words): as mount_attr, of a bind mount. The unnamed
+ * attributes are cleared as well, but for where the kernel keeps them: those that a mount has brought along into a
+ * user namespace. */
+int op_bind_attr(struct ctx *c, struct rd *r) {
+    uint32_t index = rd_u32(r);
+    int *s = slot(c, index);
+    uint64_t set = rd_u64(r), clear = rd_u64(r), unnamed = rd_u64(r);
+    rd_str(r);
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    if (unnamed && sys_mount_setattr(*s, 0, set, clear | unnamed, 0, -1) == 0) return 0;
+    if (unnamed && errno == ENOSYS) late[index].unnamed = unnamed;
+    return slot_attr(c, index, set, clear);
 }
 
 /* idmap(slot, slot of a user namespace, recursive, source, which is for words): the mount shows ids as that namespace
@@ -120,20 +135,45 @@ int op_idmap(struct ctx *c, struct rd *r) {
     return sys_mount_setattr(*s, flags, MOUNT_ATTR_IDMAP, 0, 0, *userns) < 0 ? fail(c, "mount_setattr") : 0;
 }
 
-/* mount_attr by the old system call: MOUNT_ATTR_* and MS_* agree in the low bits, but for atime. */
-int late_attr(struct ctx *c, int fd, uint64_t set) {
+/* The attributes of a mount as they are. */
+static uint64_t attributes(const struct statfs *st) {
+    static const struct {
+        long st;
+        uint64_t attr;
+    } table[] = {{ST_RDONLY, MOUNT_ATTR_RDONLY},   {ST_NOSUID, MOUNT_ATTR_NOSUID},
+                 {ST_NODEV, MOUNT_ATTR_NODEV},     {ST_NOEXEC, MOUNT_ATTR_NOEXEC},
+                 {ST_NOATIME, MOUNT_ATTR_NOATIME}, {ST_NODIRATIME, MOUNT_ATTR_NODIRATIME},
+                 {0x2000 /* ST_NOSYMFOLLOW */, MOUNT_ATTR_NOSYMFOLLOW}};
+    uint64_t found = st->f_flags & (ST_NOATIME | ST_RELATIME) ? 0 : MOUNT_ATTR_STRICTATIME;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (st->f_flags & table[i].st) found |= table[i].attr;
+    return found;
+}
+
+/* mount_setattr by the old system call, on an attached mount. That one sets exactly the flags that it is given, so what is
+ * to stay is read before. */
+int late_attr(struct ctx *c, int fd, uint64_t set, uint64_t clear) {
     static const struct {
         uint64_t attr;
         unsigned long flag;
     } table[] = {{MOUNT_ATTR_RDONLY, MS_RDONLY},   {MOUNT_ATTR_NOSUID, MS_NOSUID},   {MOUNT_ATTR_NODEV, MS_NODEV},
                  {MOUNT_ATTR_NOEXEC, MS_NOEXEC},   {MOUNT_ATTR_NOATIME, MS_NOATIME}, {MOUNT_ATTR_STRICTATIME, MS_STRICTATIME},
-                 {MOUNT_ATTR_NODIRATIME, MS_NODIRATIME}};
-    unsigned long flags = MS_BIND | MS_REMOUNT;
+                 {MOUNT_ATTR_NODIRATIME, MS_NODIRATIME}, {MOUNT_ATTR_NOSYMFOLLOW, 256 /* MS_NOSYMFOLLOW */}};
+    struct statfs st;
+    if (fstatfs(fd, &st) < 0) return fail(c, "fstatfs");
+    uint64_t wanted = (attributes(&st) & ~clear) | set;
+    unsigned long flags = MS_BIND | MS_REMOUNT | (wanted & MOUNT_ATTR__ATIME ? 0 : MS_RELATIME);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        if (set & table[i].attr) flags |= table[i].flag;
+        if (wanted & table[i].attr) flags |= table[i].flag;
     char path[40];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     return mount(NULL, path, NULL, flags, NULL) < 0 ? fail(c, "mount(MS_REMOUNT)") : 0;
+}
+
+/* What was asked of a mount that is attached by now. */
+static int late_attrs(struct ctx *c, int fd, const struct late *of) {
+    int e = late_attr(c, fd, of->set, of->clear | of->unnamed);
+    return e == -EPERM && of->unnamed ? late_attr(c, fd, of->set, of->clear) : e;
 }
 
 /* Where a mount goes: found or made, and neither in a procfs nor behind a symlink that would take it to one
@@ -207,7 +247,7 @@ int op_attach(struct ctx *c, struct rd *r) {
         e = copy_link(c, *s, path, flags);
         close(*s);
         *s = -1;
-        late_set[index] = 0;
+        late[index] = (struct late){0};
         return e;
     }
     int dir = is_dir(*s), at = mountpoint(c, path, dir, flags);
@@ -222,8 +262,8 @@ int op_attach(struct ctx *c, struct rd *r) {
             e = failf(c, NULL, -ENOTDIR, "one of source and %s is a directory, the other is not", path);
     }
     close(at);
-    if (e == 0 && late_set[index]) e = late_attr(c, *s, late_set[index]);
-    late_set[index] = 0;
+    if (e == 0 && (late[index].set || late[index].clear || late[index].unnamed)) e = late_attrs(c, *s, &late[index]);
+    late[index] = (struct late){0};
     if (e == 0 && (flags & ATTACH_OVER_ROOT)) {
         /* a mount on "/" is the root from now on */
         close(c->root);
@@ -262,7 +302,7 @@ int op_remount(struct ctx *c, struct rd *r) {
     if (fd < 0) return fd;
     int e = 0;
     if (sys_mount_setattr(fd, flags, set, clear, propagation, -1) < 0)
-        e = errno == ENOSYS && !propagation && !flags ? late_attr(c, fd, set) : fail(c, "mount_setattr");
+        e = errno == ENOSYS && !propagation && !flags ? late_attr(c, fd, set, clear) : fail(c, "mount_setattr");
     close(fd);
     return e;
 }

@@ -48,6 +48,7 @@
     X(56, remount, op_remount)           \
     X(57, idmap, op_idmap)               \
     X(58, remount_fs, op_remount_fs)     \
+    X(59, bind_attr, op_bind_attr)       \
     X(60, console, op_console)           \
     X(61, stdio, op_stdio)               \
     X(62, null_stdio, op_null_stdio)     \

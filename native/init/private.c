@@ -138,7 +138,7 @@ int op_own_device(struct ctx *c, struct rd *r) {
                      S_ISCHR(st.st_mode) ? "character" : "block", major(st.st_rdev), minor(st.st_rdev));
     snprintf(name, sizeof name, "%u", index);
     int e = make_node(c, name, &st);
-    if (e == -EPERM || e == -EACCES) return slot_attr(c, index, HARMLESS);
+    if (e == -EPERM || e == -EACCES) return slot_attr(c, index, HARMLESS, 0);
     int tree = e == 0 ? mount_of(c, name) : e;
     if (tree < 0) return tree;
     close(*s);

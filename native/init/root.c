@@ -119,7 +119,7 @@ int op_root_attr(struct ctx *c, struct rd *r) {
     if (propagation && mount(NULL, "/", NULL, propagation, NULL) < 0) return fail(c, "mount");
     if (set && sys_mount_setattr(c->root, 0, set, 0, 0, -1) < 0) {
         if (errno != ENOSYS) return fail(c, "mount_setattr");
-        return late_attr(c, c->root, set);
+        return late_attr(c, c->root, set, 0);
     }
     return 0;
 }
@@ -191,7 +191,7 @@ int op_readonly(struct ctx *c, struct rd *r) {
     else if (sys_move_mount(tree, at) < 0)
         e = fail(c, "move_mount");
     else if (late)
-        e = late_attr(c, tree, MOUNT_ATTR_RDONLY);
+        e = late_attr(c, tree, MOUNT_ATTR_RDONLY, 0);
     close(tree);
     close(at);
     return e;

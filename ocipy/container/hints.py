@@ -12,6 +12,7 @@ _USERNS_OFF = (
     "kernel.apparmor_restrict_unprivileged_userns"
 )
 _COVERED = "in a user namespace it takes {} of the container's own, and a host's {} of which nothing is covered"
+_LOCKED = "in a user namespace an attribute that the source came with can't be taken off"
 _OF_NAMESPACES = {
     "proc": _COVERED.format("a pid namespace", "/proc"),
     "sysfs": _COVERED.format("a network namespace", "/sys"),
@@ -34,7 +35,8 @@ _HINTS = {
     ("idmap", EPERM): "its ids are mapped already, or its file system belongs to another user namespace",
     ("idmap", EINVAL): "this kernel can't map the ids of its file system, or of one mounted below it",
     ("idmap", ENOSYS): "id-mapped mounts take Linux 5.12",
-    ("mount_attr", EPERM): "in a user namespace an attribute that the source came with can't be taken off",
+    ("mount_attr", EPERM): _LOCKED,
+    ("bind_attr", EPERM): _LOCKED,
 }
 
 _BY_PLACE = {

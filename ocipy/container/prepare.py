@@ -6,6 +6,8 @@ from ocipy import _os as os
 from ocipy import cgroups, host, plan
 from ocipy.container.idmap import check_programs
 from ocipy.errors import ConfigError
+from ocipy.plan.flags import NOSYMFOLLOW
+from ocipy.plan.ops import bind_attr
 from ocipy.spec.load import load, verify
 from ocipy.spec.names import CAPABILITIES, CAPABILITY_SETS
 from ocipy.state import check_id
@@ -187,9 +189,25 @@ def tell(spec: dict[str, Any], compiled: plan.Plan, warn: Callable[[str], None])
     """Tell of what is ignored: capabilities that don't exist (config.md#linux-process), and what the plan has found."""
     for notice in compiled.notices:
         warn(notice)
+    for op in compiled.ops:
+        if op.kind is bind_attr and _may_lose(*op.values[3:]):  # type: ignore[arg-type]
+            from ocipy.container.unnamed import notice as unnamed
+
+            if text := unnamed(op.path, str(op.values[4]), int(op.values[3])):  # type: ignore[arg-type]
+                warn(text)
     sets = (spec.get("process") or {}).get("capabilities") or {}
     if set().union(*(sets.get(name) or () for name in CAPABILITY_SETS)).difference(CAPABILITIES):
         from ocipy.spec.notices import notices
 
         for fault in notices(spec):
             warn(fault.text)
+
+
+def _may_lose(unnamed: int, source: str) -> bool:
+    """Whether the mount of a source has flags that its bind mount will not have. ST_* of statvfs(3) and MOUNT_ATTR_*
+    are the same, but for nosymfollow."""
+    try:
+        found = os.statvfs(source).f_flag if unnamed else 0
+    except OSError:
+        return False  # that is for the mount to say
+    return bool(found & unnamed & 0xF or (found & 0x2000 and unnamed & NOSYMFOLLOW))

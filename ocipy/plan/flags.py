@@ -66,6 +66,12 @@ MOUNT_ATTRIBUTES = {
     "nostrictatime": (RELATIME, ATIME),
 }
 
+#: what a bind mount with an option of its own has of its source's mount only if the option says so; of the access times
+#: that holds only if one is set, as mount(2) has it
+OF_BINDS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
+TIMES = ATIME | NODIRATIME
+SETS_TIMES = ("relatime", "noatime", "strictatime", "nodiratime")
+
 #: the forms that hold for everything mounted below as well
 RECURSIVE_ATTRIBUTES = {f"r{name}": value for name, value in MOUNT_ATTRIBUTES.items()}
 

@@ -54,13 +54,14 @@ class Wanted:
 
     __slots__ = (
         "bind", "clear", "copy_up", "data", "ids", "links", "ms", "of_fs", "propagation", "rec_clear", "rec_set",
-        "recursive", "remount", "set", "words",
+        "recursive", "remount", "set", "unnamed", "words",
     )  # fmt: skip
 
     def __init__(self, options: list[str]) -> None:
         self.set = self.clear = self.rec_set = self.rec_clear = 0
         self.bind = self.remount = self.copy_up = False
         self.recursive = self.ms = 0
+        self.unnamed = 0  # attributes that a bind mount does not take over from its source's mount
         self.ids = ""  # idmap or ridmap
         self.propagation: list[int] = []
         self.links: list[str] = []
@@ -71,6 +72,7 @@ class Wanted:
             if option in flags.MOUNT_ATTRIBUTES:
                 on, off = flags.MOUNT_ATTRIBUTES[option]
                 self.set, self.clear = _changed(self.set, self.clear, on, off)
+                self.unnamed |= flags.OF_BINDS | (flags.TIMES if option in flags.SETS_TIMES else 0)
             elif option in flags.RECURSIVE_ATTRIBUTES:
                 on, off = flags.RECURSIVE_ATTRIBUTES[option]
                 self.rec_set, self.rec_clear = _changed(self.rec_set, self.rec_clear, on, off)
@@ -84,6 +86,7 @@ class Wanted:
                 self.copy_up = True
             elif option in flags.SUPERBLOCK:
                 word, on, off = flags.SUPERBLOCK[option]
+                self.unnamed |= flags.OF_BINDS if on | off else 0
                 self.ms = self.ms & ~off | on
                 self.words += [word] if word else []
                 self.of_fs += [option] if on else []
@@ -95,6 +98,7 @@ class Wanted:
                 own = _parts(option)
                 self.data += own
                 self.of_fs += own
+        self.unnamed &= ~(self.set | self.clear)
 
 
 def _parts(option: str) -> list[str]:
@@ -304,8 +308,11 @@ def _bind(
     _map_ids(b, mount, wanted, slot, where)
     if b.takes_early:  # before propagation from the host ended for our own copy of its mounts
         b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1))
-    if wanted.set or wanted.clear:
-        b.add(ops.mount_attr(where, slot, wanted.set, wanted.clear, 0, 0))
+    # mount(2), by which others do it, sets exactly the flags that it is given; in a user namespace the kernel keeps
+    # those that the source's mount has (MNT_LOCK_*)
+    unnamed = 0 if b.userns else wanted.unnamed
+    if wanted.set or wanted.clear or unnamed:
+        b.add(ops.bind_attr(where, slot, wanted.set, wanted.clear, unnamed, source))
     _finish(b, slot, wanted, target, attach, where)
 
 

@@ -145,6 +145,7 @@ readonly = Kind(40, "readonly", "IIs")  # slot, bytes, path
 open_tree = Kind(50, "open_tree", "IsI")  # slot, source, AT_RECURSIVE and AT_SYMLINK_NOFOLLOW
 new_fs = Kind(51, "new_fs", "IssSI")  # slot, type, source, options, attributes
 mount_attr = Kind(52, "mount_attr", "IQQQI")  # slot, set, clear, propagation, recursive
+bind_attr = Kind(59, "bind_attr", "IQQQs")  # slot, set, clear, clear unless locked, source (for words)
 copy_up = Kind(53, "copy_up", "IsI")  # slot, path, KEEP_*
 mode_of = Kind(95, "mode_of", "Is")  # slot, path
 attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*

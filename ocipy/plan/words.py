@@ -64,6 +64,11 @@ def _mount_attr(_slot: int, on: int, off: int, propagation: int, recursive: int)
     return f"make it {words}{', recursively' if recursive else ''}"
 
 
+def _bind_attr(_slot: int, on: int, off: int, unnamed: int, _source: str) -> str:
+    words = _mount_attr(0, on, off, 0, 0)
+    return words + (", and nothing else of what its source's mount is" if unnamed else "")
+
+
 def _open_tree(_slot: int, source: str, how: int) -> str:
     words = f"take {source}{' and what is mounted below it' if how & flags.AT_RECURSIVE else ''}"
     return words + (", the link itself if it is one" if how & flags.AT_SYMLINK_NOFOLLOW else "")
@@ -121,6 +126,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "open_tree": _open_tree,
     "new_fs": _new_fs,
     "mount_attr": _mount_attr,
+    "bind_attr": _bind_attr,
     "copy_up": lambda slot, path, keep: f"copy {path} up into it",
     "mode_of": lambda slot, path: f"give it the mode of {path}, if that is there",
     "idmap": lambda slot, userns, recursive, source: (
