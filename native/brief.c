@@ -162,7 +162,7 @@ static int state(const struct container *c) {
         if (s >= 0) close(s);
     }
     int pid = *status == 's' ? 0 : c->pid;
-    snprintf(text, sizeof text, "%s%s%s%d%s", c->fields[F_HEAD], status, c->fields[F_MIDDLE], pid, c->fields[F_TAIL]);
+    snprintf(text, sizeof text, "%s%d%s%s%s", c->fields[F_HEAD], pid, c->fields[F_MIDDLE], status, c->fields[F_TAIL]);
     return print(text);
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def document() -> dict[str, Any]:
-    """The features structure, ready for JSON.
+    """The features structure, ready for JSON, in the order of runc's.
 
     It depends on ocipy and the libseccomp it runs with alone, except for ``seccomp.supportedFlags``, for which
     the kernel is asked (features-linux.md#seccomp).
@@ -31,7 +31,6 @@ def document() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(flags.NAMESPACES),
             "capabilities": list(CAPABILITIES),
-            "mountExtensions": {"idmap": {"enabled": "idmap" in mounts.option_names()}},
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
@@ -42,9 +41,10 @@ def document() -> dict[str, Any]:
                 "supportedFlags": seccomp.supported_flags(),
             },
             **{module: {"enabled": True} for _, _, module, _ in process.LSM_PROPERTIES},
-            "memoryPolicy": {"modes": sorted(process.MEMORY_POLICIES), "flags": sorted(process.MEMORY_POLICY_FLAGS)},
-            "netDevices": {"enabled": True},
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+            "memoryPolicy": {"modes": sorted(process.MEMORY_POLICIES), "flags": sorted(process.MEMORY_POLICY_FLAGS)},
+            "mountExtensions": {"idmap": {"enabled": "idmap" in mounts.option_names()}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {
             "io.github.seccomp.libseccomp.version": seccomp.version(),

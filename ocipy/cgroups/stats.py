@@ -123,15 +123,14 @@ def _legacy_cpu(cpu: str, cpuacct: str) -> dict[str, Any]:
     usage: dict[str, Any] = {
         "total": _number(cpuacct, "cpuacct.usage"),
         "percpu": _numbers(_text(cpuacct, "cpuacct.usage_percpu")),
-        "kernel": time.get("system", 0) * TICK,
-        "user": time.get("user", 0) * TICK,
     }
     rows = [_numbers(row) for row in _text(cpuacct, "cpuacct.usage_all").splitlines()[1:]]
     if rows:  # cpu user system
         usage["percpu_kernel"] = [row[2] for row in rows]
         usage["percpu_user"] = [row[1] for row in rows]
+    times = {"kernel": time.get("system", 0) * TICK, "user": time.get("user", 0) * TICK}
     return {
-        "usage": usage,
+        "usage": usage | times,
         "throttling": {
             "periods": throttling.get("nr_periods", 0),
             "throttledPeriods": throttling.get("nr_throttled", 0),
@@ -158,15 +157,15 @@ def _unified_cpu(directory: str) -> dict[str, Any]:
 
 
 def _legacy_cpuset(directory: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "cpus": _cpu_list(_text(directory, "cpuset.cpus")),
-        "mems": _cpu_list(_text(directory, "cpuset.mems")),
-    }
+    found: dict[str, Any] = {}
     for name in (
-        "cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page",
+        "cpus", "cpu_exclusive", "mems", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page",
         "memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
     ):  # fmt: skip
-        found[name] = _number(directory, f"cpuset.{name}")
+        if name in ("cpus", "mems"):
+            found[name] = _cpu_list(_text(directory, f"cpuset.{name}"))
+        else:
+            found[name] = _number(directory, f"cpuset.{name}")
     return found
 
 
@@ -185,7 +184,7 @@ def _legacy_memory(directory: str) -> dict[str, Any]:
             "max": _number(directory, f"{name}.max_usage_in_bytes"),
             "failcnt": _number(directory, f"{name}.failcnt"),
         }
-    found["raw"] = raw
+    found["raw"] = dict(sorted(raw.items()))
     return found
 
 
@@ -211,7 +210,7 @@ def _unified_memory(directory: str) -> dict[str, Any]:
         },
         "kernel": {"limit": NO_LIMIT, "usage": raw.get("kernel", raw.get("slab", 0)), "failcnt": 0},
         "kernelTCP": {"limit": NO_LIMIT, "usage": raw.get("sock", 0), "failcnt": 0},
-        "raw": raw,
+        "raw": dict(sorted(raw.items())),
         **_psi(directory, "memory.pressure"),
     }
 
@@ -288,7 +287,7 @@ def _page_sizes() -> list[str]:
             if kilobytes >= unit:
                 found.append(f"{kilobytes // unit}{letters}")
                 break
-    return found
+    return sorted(found)
 
 
 def _huge_pages(directory: str, unified: bool) -> dict[str, Any]:

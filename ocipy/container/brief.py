@@ -32,14 +32,14 @@ def write(record: Record, cgroup: Cgroup) -> None:
     removable = data["cgroup"]["driver"] != "systemd" and "intel_rdt" not in data and "poststop" not in hooks
     text = json.dumps(record.state(CREATED), 2) + "\n"
     # a string has no line break in it, and what is nested is indented further: so there is one such place
-    head, _, tail = text.partition(f'\n  "status": "{CREATED}",\n  "pid": {record.pid},\n')
+    head, _, tail = text.partition(f'\n  "pid": {record.pid},\n  "status": "{CREATED}",\n')
     state = os.stat(STATE, dir_fd=record.entry.fd)
     seconds, fraction = divmod(state.st_mtime_ns, 1_000_000_000)
     fields = [
         f"{_VERSION} {state.st_ino} {state.st_size} {seconds}.{fraction:09}", str(record.pid), str(data["start_time"]),
         cgroup.frozen_file(), *[*cgroup.held_files(), "", ""][:2], "1" if plain else "",
         "" if data.get("shared_pids") else "1",
-        f'{head}\n  "status": "', '",\n  "pid": ', f",\n{tail}",
+        f'{head}\n  "pid": ', ',\n  "status": "', f'",\n{tail}',
         "1" if removable else "", *dict.fromkeys(cgroup.paths.values()),
     ]  # fmt: skip
     raw = "".join(f"{field}\0" for field in fields).encode(errors="surrogateescape")

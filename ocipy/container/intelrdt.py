@@ -272,13 +272,14 @@ class Rdt:
         """``intel_rdt`` of runc's ``events --stats``: what the machine has, the class's schemata and, where the
         hardware counts, bytes per cache or memory domain (of the monitoring group, if there is one)."""
         own, default = dict(_resources(self.group)), dict(_resources(self.root))
-        found: dict[str, Any] = {"schemata": list(own.values())}
+        found: dict[str, Any] = {}
         for resource, prefix, names in INFO:
             if os.exists(directory := f"{self.root}/info/{resource}"):
                 values = {name: _text(f"{directory}/{name}") for name in names}
                 found[f"{prefix}_info"] = {k: v if k == "cbm_mask" else int(v) for k, v in values.items() if v}
                 found[f"{prefix}_schema_root"] = default.get(resource, "")
                 found[f"{prefix}_schema"] = own.get(resource, "")
+        found["schemata"] = list(own.values())
         features = _text(f"{self.root}/info/L3_MON/mon_features").split()
         data = f"{self.monitor or self.group}/mon_data"
         domains = sorted(os.listdir(data)) if features and os.exists(data) else []

@@ -201,20 +201,19 @@ class Record:
         return CREATED if self.waiting() else RUNNING
 
     def state(self, status: str) -> dict[str, Any]:
-        """The state document of runtime.md#state, with runc's additions (rootfs, created, owner)."""
-        document = {
+        """The state document of runtime.md#state, with runc's additions (rootfs, created, owner), in its order."""
+        annotations = self.data.get("annotations")
+        return {
             "ociVersion": SPEC_VERSION,
             "id": self.entry.id,
-            "status": status,
             "pid": self.pid if status != STOPPED else 0,
+            "status": status,
             "bundle": self.data.get("bundle", ""),
             "rootfs": self.data.get("rootfs", ""),
             "created": self.data.get("created", ""),
+            **({"annotations": {key: annotations[key] for key in sorted(annotations)}} if annotations else {}),
             "owner": "",
         }
-        if self.data.get("annotations"):
-            document["annotations"] = self.data["annotations"]
-        return document
 
     def hook_state(self, status: str, pid: int = 0) -> bytes:
         """The state document that hooks get on standard input."""
