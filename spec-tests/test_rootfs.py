@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli, TestBundle, fresh_id, mounts
+from conftest import Cli, Mount, TestBundle, fresh_id, mounts
 
 TREE = {"file": "secret", "dir/inner": "secret"}
 
@@ -383,6 +383,21 @@ def test_readonly_paths_in_proc(cli: Cli, bundle: TestBundle) -> None:
     )
     assert done.stdout == "1\n"
     assert "Read-only file system" in done.stderr
+
+
+def test_the_same_path_twice(cli: Cli, bundle: TestBundle) -> None:
+    """A path that is listed again is masked or made read-only once; one that only looks like it is another's, and still
+    masked."""
+    fill(bundle)
+    linux = bundle.config["linux"]
+    linux["maskedPaths"] = ["/x/file", "/x/dir", "/x/file", "/x/dir"]
+    linux["readonlyPaths"] = ["/proc/sys", "/proc/bus", "/proc/sys"]
+    found = [Mount(line).point for line in cli.run(bundle.args("cat", "/proc/self/mountinfo")).stdout.splitlines()]
+    assert [found.count(path) for path in ("/x/file", "/x/dir", "/proc/sys", "/proc/bus")] == [1, 1, 1, 1]
+
+    (bundle.rootfs / "link").symlink_to("x/dir")
+    linux["maskedPaths"] = ["/x/dir/inner/", "/x/dir/inner", "/file", "/link/../file"]
+    assert cli.run(bundle.sh("cat /x/file /x/dir/inner")).stdout == ""
 
 
 def test_mask_wins_over_readonly(cli: Cli, bundle: TestBundle) -> None:

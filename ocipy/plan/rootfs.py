@@ -7,6 +7,8 @@ from ocipy.plan import flags, ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ocipy.plan.builder import Builder
 
 
@@ -25,11 +27,20 @@ def cover(b: Builder) -> None:
     """Emit read-only and masked paths."""
     if b.takes_early and b.linux.get("maskedPaths"):
         b.early.append(ops.mask_device("$.linux.maskedPaths"))  # no node can be made in the container's user namespace
-    for index, path in enumerate(b.linux.get("readonlyPaths") or ()):
+    for index, path in _once(b.linux.get("readonlyPaths") or ()):
         if os.clean(path) != "/":  # see `change`
             b.add(ops.readonly(f"$.linux.readonlyPaths[{index}]", *b.place(path)))
-    for index, path in enumerate(b.linux.get("maskedPaths") or ()):
+    for index, path in _once(b.linux.get("maskedPaths") or ()):
         b.add(ops.mask(f"$.linux.maskedPaths[{index}]", *b.place(path), b.linux.get("mountLabel") or ""))
+
+
+def _once(paths: Sequence[str]) -> list[tuple[int, str]]:
+    """Paths with the index of each, without those that were there before. Only the very same ones: what looks alike may
+    lead elsewhere (``link/../file``) or nowhere (``file/``), and a path must not stay open for that."""
+    first: dict[str, int] = {}
+    for index, path in enumerate(paths):
+        first.setdefault(path, index)
+    return [(index, path) for path, index in first.items()]
 
 
 def change(b: Builder) -> None:
