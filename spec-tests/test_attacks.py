@@ -187,7 +187,7 @@ def test_read_only_mount_renamed_away(cli: Cli, bundle: TestBundle, tmp_path: Pa
     renaming(bundle, tmp_path, "t", "r")
     out = cli.run(bundle.sh("grep moved- /proc/mounts")).stdout.splitlines()
     assert [line.split()[1:4:2] for line in out] == [
-        ["/moved-t", "ro,relatime"], ["/moved-r", "ro,relatime"],
+        ["/moved-t", "ro,relatime,mode=755"], ["/moved-r", "ro,relatime,mode=755"],
     ]  # fmt: skip
 
 

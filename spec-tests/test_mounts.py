@@ -606,6 +606,21 @@ def test_tmpfs_on_directory(
     assert done.stdout == f"{' '.join(found)}\n1777 0 0\n"
 
 
+@pytest.mark.parametrize("more", [[], ["tmpcopyup"], ["silent"]], ids=["", "tmpcopyup", "by mount(2)"])
+def test_tmpfs_mode_is_seen(cli: Cli, bundle: TestBundle, more: list[str]) -> None:
+    """The mode of a tmpfs is an option of it, which /proc/mounts shows, whoever has chosen it; 1777 is the kernel's own
+    and never shown."""
+    for name, mode in (("set", 0o755), ("sticky", 0o1755), ("data", 0o750), ("named", 0o750), ("usual", 0o1777)):
+        (bundle.rootfs / name).mkdir()
+        (bundle.rootfs / name).chmod(mode)
+        add(bundle, f"/{name}", "tmpfs", "tmpfs", *more, *(["mode=0711", "size=1m"] if name == "named" else []))
+    add(bundle, "/fresh", "tmpfs", "tmpfs", *(word for word in more if word != "tmpcopyup"))
+    found = table(cli, bundle)
+    names = ("set", "sticky", "data", "named", "usual", "fresh")
+    shown = [{word for word in found[f"/{name}"].superblock if word.startswith("mode=")} for name in names]
+    assert shown == [{"mode=755"}, {"mode=1755"}, {"mode=750"}, {"mode=711"}, set(), set()]
+
+
 def test_tmpcopyup_elsewhere(cli: Cli, bundle: TestBundle) -> None:
     """tmpcopyup on anything but a tmpfs is refused."""
     index = add(bundle, "/m", "mqueue", "mqueue", "tmpcopyup")

@@ -297,7 +297,7 @@ def test_mount_options(config: dict[str, Any]) -> None:
         {"destination": "/b", "source": "/s", "options": ["rbind", "ro", "rnodev", "rshared", "unbindable"]},
     ]
     compiled = compile_(config)
-    assert find(compiled, "new_fs")[0][3:] == (["sync", "size=1m"], flags.NOSUID | flags.NOATIME)
+    assert find(compiled, "new_fs")[0][3:] == (["sync", "size=1m"], flags.NOSUID | flags.NOATIME, "/a")
     recursive, shared, unbindable = find(compiled, "mount_attr")
     [set_] = find(compiled, "bind_attr")
     others = flags.NOSUID | flags.NODEV | flags.NOEXEC | flags.NOSYMFOLLOW

@@ -115,17 +115,3 @@ int op_copy_up(struct ctx *c, struct rd *r) {
     if (to >= 0) close(to);
     return e;
 }
-
-/* mode_of(slot, path): the root of the detached tmpfs gets the mode of the directory that it will cover. */
-int op_mode_of(struct ctx *c, struct rd *r) {
-    int *s = slot(c, rd_u32(r));
-    const char *path = rd_str(r);
-    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
-    int at = in_root(c, path, O_PATH | O_DIRECTORY);
-    if (at == -ENOENT || at == -ENOTDIR) return 0; /* the attachment makes it, or says what is wrong with it */
-    if (at < 0) return at;
-    struct stat st;
-    int e = fstat(at, &st) < 0 ? fail(c, "fstat") : chmod_fd(c, *s, st.st_mode & 07777);
-    close(at);
-    return e;
-}

@@ -69,19 +69,36 @@ static int fs_options(struct ctx *c, int fs, char **options, uint32_t count) {
     return 0;
 }
 
-/* new_fs(slot, type, source, options, attributes) */
+/* The mode of what a file system will cover, as an option: it can then be seen in /proc/mounts. 0 if nothing is there: the
+ * attachment makes it, or says what is wrong with it. */
+static int mode_option(struct ctx *c, const char *path, char *into, size_t size) {
+    int at = *path ? in_root(c, path, O_PATH | O_DIRECTORY) : -ENOENT;
+    if (at == -ENOENT || at == -ENOTDIR) return 0;
+    if (at < 0) return at;
+    struct stat st;
+    int e = fstat(at, &st) < 0 ? fail(c, "fstat") : snprintf(into, size, "mode=%04o", st.st_mode & 07777u);
+    close(at);
+    return e;
+}
+
+/* new_fs(slot, type, source, options, attributes, path whose mode it gets, or "") */
 int op_new_fs(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     const char *type = rd_str(r), *source = rd_str(r);
     uint32_t count;
     char **options = rd_strs(r, &count);
     unsigned attributes = rd_u32(r);
+    const char *like = rd_str(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    char mode[16], *more = mode;
+    int has = mode_option(c, like, mode, sizeof mode);
+    if (has < 0) return has;
     int fs = (int)syscall(SYS_fsopen, type, 1u /* FSOPEN_CLOEXEC */);
     if (fs < 0) return fail(c, "fsopen");
     int e = 0;
     if (*source && syscall(SYS_fsconfig, fs, 1u /* SET_STRING */, "source", source, 0) < 0)
         e = fs_fail(c, "fsconfig", fs, "source");
+    if (e == 0 && has) e = fs_options(c, fs, &more, 1);
     if (e == 0) e = fs_options(c, fs, options, count);
     if (e == 0 && syscall(SYS_fsconfig, fs, 6u /* CMD_CREATE */, NULL, NULL, 0) < 0)
         e = fs_fail(c, "fsconfig", fs, "");
@@ -277,16 +294,26 @@ int op_attach(struct ctx *c, struct rd *r) {
     return e;
 }
 
-/* legacy_mount(slot, type, source, flags, data): what fsconfig can't carry (a value of over 255 bytes, as overlay's
- * lowerdir). */
+/* legacy_mount(slot, type, source, flags, data, path whose mode it gets, or ""): what fsconfig can't carry (a value of over
+ * 255 bytes, as overlay's lowerdir). */
 int op_legacy_mount(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     const char *type = rd_str(r), *source = rd_str(r);
     unsigned long flags = rd_u64(r);
-    const char *data = rd_str(r);
+    const char *data = rd_str(r), *like = rd_str(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
     size_t room = (size_t)sysconf(_SC_PAGESIZE) - 1; /* mount(2) takes the beginning of what is longer */
-    if (strlen(data) > room) return failf(c, NULL, -E2BIG, "%zu bytes of options, of which mount(2) takes %zu", strlen(data), room);
+    char mode[16];
+    int has = mode_option(c, like, mode, sizeof mode);
+    if (has < 0) return has;
+    size_t size = strlen(data) + (has ? (size_t)has + 1 : 0);
+    if (size > room) return failf(c, NULL, -E2BIG, "%zu bytes of options, of which mount(2) takes %zu", size, room);
+    if (has) {
+        char *both = arena(size + 1);
+        if (!both) return failf(c, NULL, -ENOMEM, "plan arena");
+        snprintf(both, size + 1, "%s%s%s", mode, *data ? "," : "", data);
+        data = both;
+    }
     int fd = mount_aside(c, type, source, flags, *data ? data : NULL);
     if (fd < 0) return fd;
     *s = fd;

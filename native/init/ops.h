@@ -69,7 +69,6 @@
     X(86, affinity, op_affinity)         \
     X(93, death_signal, op_death_signal) \
     X(94, own_device, op_own_device)     \
-    X(96, mask_device, op_mask_device)   \
-    X(95, mode_of, op_mode_of)
+    X(96, mask_device, op_mask_device)
 
 #endif

@@ -354,6 +354,9 @@ def _filesystem(
             b.late.append(ops.remount(where, slot, skip, target, flags.RDONLY, 0, 0, 0))
         else:
             data.append("ro")  # the superblock as well, as mount(2) does: a read-only device needs it
+    given = {option.partition("=")[0] for option in wanted.data}
+    # Other runtimes do so: a tmpfs on an image's /run is not to be written to by all.
+    like = target if kind == "tmpfs" and "mode" not in given else ""
     if wanted.ms & (flags.MS_I_VERSION | flags.MS_SILENT) or any(
         len(option.partition("=")[2].encode()) > FSCONFIG_MAX for option in [*wanted.data, f"={label}"]
     ):
@@ -364,19 +367,15 @@ def _filesystem(
             )  # fmt: skip
         ms = _legacy_flags(attributes) | wanted.ms
         data = [*wanted.data, f'context="{label}"'] if label else wanted.data
-        b.add(ops.legacy_mount(where, slot, kind, source, ms, ",".join(data)))
+        b.add(ops.legacy_mount(where, slot, kind, source, ms, ",".join(data), like))
         _finish(b, slot, wanted, target, attach, where, late)
         return
     if label:
         data.append(f"context={label}")
-    b.add(ops.new_fs(where, slot, kind, source, data, attributes & ~flags.NOSYMFOLLOW))
-    given = {option.partition("=")[0] for option in wanted.data}
+    b.add(ops.new_fs(where, slot, kind, source, data, attributes & ~flags.NOSYMFOLLOW, like))
     if wanted.copy_up:
         kept = ((ops.KEEP_MODE, "mode"), (ops.KEEP_UID, "uid"), (ops.KEEP_GID, "gid"))
         b.add(ops.copy_up(where, slot, target, sum(flag for flag, name in kept if name in given)))
-    elif kind == "tmpfs" and "mode" not in given:
-        # Other runtimes do so: a tmpfs on an image's /run is not to be written to by all.
-        b.add(ops.mode_of(where, slot, target))
     _map_ids(b, mount, wanted, slot, where)
     if attributes & flags.NOSYMFOLLOW:  # fsmount(2) takes this one only since Linux 5.14
         b.add(ops.mount_attr(where, slot, flags.NOSYMFOLLOW, 0, 0, 0))
@@ -413,7 +412,7 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
     own, slot = b.slot(), SCRATCH
     label = b.linux.get("mountLabel")
     data = ["mode=755", f"context={label}"] if label else ["mode=755"]
-    b.add(ops.new_fs(where, own, "tmpfs", "tmpfs", data, attributes))
+    b.add(ops.new_fs(where, own, "tmpfs", "tmpfs", data, attributes, ""))
     _attach(b, own, target, 0, where, kept=True)
     for hierarchy in b.host.cgroups.hierarchies:
         if hierarchy.unified:
@@ -423,7 +422,7 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
             options = ["none", *hierarchy.controllers] if hierarchy.controllers[0].startswith("name=") else [
                 *hierarchy.controllers
             ]
-            b.add(ops.new_fs(where, slot, "cgroup", "cgroup", options, wanted.set))
+            b.add(ops.new_fs(where, slot, "cgroup", "cgroup", options, wanted.set, ""))
         else:
             # without a cgroup of its own (rootless) the container stays in the caller's
             path = b.options.cgroup_paths.get(hierarchy.controllers[0]) or hierarchy.directory() or hierarchy.mountpoint

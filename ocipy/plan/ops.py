@@ -143,13 +143,13 @@ readonly = Kind(40, "readonly", "IIs")  # slot, bytes, path
 
 # Mounts
 open_tree = Kind(50, "open_tree", "IsI")  # slot, source, AT_RECURSIVE and AT_SYMLINK_NOFOLLOW
-new_fs = Kind(51, "new_fs", "IssSI")  # slot, type, source, options, attributes
+# a path whose mode becomes an option, if it is there; or ""
+new_fs = Kind(51, "new_fs", "IssSIs")  # slot, type, source, options, attributes, path
 mount_attr = Kind(52, "mount_attr", "IQQQI")  # slot, set, clear, propagation, recursive
 bind_attr = Kind(59, "bind_attr", "IQQQs")  # slot, set, clear, clear unless locked, source (for words)
 copy_up = Kind(53, "copy_up", "IsI")  # slot, path, KEEP_*
-mode_of = Kind(95, "mode_of", "Is")  # slot, path
 attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*
-legacy_mount = Kind(55, "legacy_mount", "IssQs")  # slot, type, source, MS_*, data
+legacy_mount = Kind(55, "legacy_mount", "IssQss")  # slot, type, source, MS_*, data, path
 remount = Kind(56, "remount", "IIsQQQI")  # slot, bytes, path, set, clear, propagation, recursive
 idmap = Kind(57, "idmap", "IIIs")  # slot, slot of the user namespace, recursive, source (for words)
 remount_fs = Kind(58, "remount_fs", "IIsS")  # slot, bytes, path, options

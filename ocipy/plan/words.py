@@ -53,9 +53,13 @@ def _mempolicy(mode: int, nodes: bytes) -> str:
     return f"set memory policy {mode:#x}{f' on nodes {_numbers(nodes)}' if nodes else ''}"
 
 
-def _new_fs(_slot: int, kind: str, _source: str, options: list[str], attributes: int) -> str:
+def _new_fs(_slot: int, kind: str, _source: str, options: list[str], attributes: int, like: str) -> str:
     words = ",".join(word for word in (flags.attributes(attributes), ",".join(options)) if word)
-    return f"make a {kind} mount{f' ({words})' if words else ''}"
+    return f"make a {kind} mount{f' ({words})' if words else ''}{_mode_of(like)}"
+
+
+def _mode_of(path: str) -> str:
+    return f" with the mode of {path}, if that is there" if path else ""
 
 
 def _mount_attr(_slot: int, on: int, off: int, propagation: int, recursive: int) -> str:
@@ -128,12 +132,13 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "mount_attr": _mount_attr,
     "bind_attr": _bind_attr,
     "copy_up": lambda slot, path, keep: f"copy {path} up into it",
-    "mode_of": lambda slot, path: f"give it the mode of {path}, if that is there",
     "idmap": lambda slot, userns, recursive, source: (
         f"map the ids of {source}{' and what is mounted below it' if recursive else ''}"
     ),
     "attach": _attach,
-    "legacy_mount": lambda slot, kind, source, ms, data: f"make a {kind} mount of {source} ({data}) by mount(2)",
+    "legacy_mount": lambda slot, kind, source, ms, data, like: (
+        f"make a {kind} mount of {source} ({data}){_mode_of(like)} by mount(2)"
+    ),
     "remount": lambda slot, skip, path, on, off, propagation, recursive: (
         f"remount {path} {_joined(flags.attributes(on), flags.propagation(propagation))}"
     ),
