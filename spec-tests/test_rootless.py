@@ -59,6 +59,13 @@ def test_spec_as_is(user: User, box: TestBundle) -> None:
         os.close(slave)
 
 
+def test_devices(user: User, box: TestBundle) -> None:
+    """The host's nodes are bound: nobody can change them through that, nor are programs or set-user-ID bits heeded."""
+    found = mounts(user.run(box.args("cat", "/proc/self/mountinfo")).stdout)
+    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        assert {"ro", "nosuid", "noexec"} <= found[f"/dev/{name}"].options, name
+
+
 @pytest.mark.parametrize("mapped", [alone, ranges, as_other])
 def test_life(user: User, box: TestBundle, mapped: Callable[[TestBundle], TestBundle]) -> None:
     """create, state, exec before and after start, ps, list, kill --all, delete; the user's own id mapped to root, to
