@@ -59,7 +59,7 @@ static const char *name = "ocipy";
 
 /* One line, the last on stderr, which is all that an engine keeps; 127 as a shell says "not found". */
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...) {
-    char text[2 * PATH_MAX];
+    static char text[10 * PATH_MAX];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -95,6 +95,19 @@ static int find_site(char *site, const char *prefix) {
     return *OCIPY_SITE && path(site, "%s", OCIPY_SITE) && has_package(site);
 }
 
+/* It was copied, moved or bind mounted to somewhere else, most likely: says so, where it looked, and what to do. */
+__attribute__((noreturn)) static void no_package(const char *exe, const char *prefix) {
+    static char looked[8 * PATH_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof SITES / sizeof *SITES && n < sizeof looked; i++)
+        n += (size_t)snprintf(looked + n, sizeof looked - n, "%s%s/%s", i ? ", " : "", prefix, SITES[i]);
+    if (*OCIPY_SITE && n < sizeof looked)
+        snprintf(looked + n, sizeof looked - n, ", %s", OCIPY_SITE);
+    fail("there is no Python package to %s, which may be a copy of the installed executable (looked for ocipy in %s): make"
+         " it a symbolic link to that one, or install ocipy here with pip",
+         exe, looked);
+}
+
 #ifdef OCIPY_EMBED
 /* With the interpreter inside of this executable, if that is the one to use, and the package has a pack. */
 static void try_embedded(const char *python, const char *site, const char *more, int argc, char **argv) {
@@ -121,7 +134,7 @@ static void try_embedded(const char *python, const char *site, const char *more,
 #endif
 
 int main(int argc, char **argv) {
-    static char prefix[PATH_MAX], site[PATH_MAX], python[PATH_MAX];
+    static char exe[PATH_MAX], prefix[PATH_MAX], site[PATH_MAX], python[PATH_MAX];
     if (argc > 0 && argv[0][0])
         name = argv[0]; /* for messages only: the caller chose it */
     int done = argc > 0 ? brief(argv) : -1;
@@ -134,12 +147,12 @@ int main(int argc, char **argv) {
     if ((size_t)n >= sizeof prefix || prefix[0] != '/')
         fail("/proc/self/exe is not a path of less than %d bytes", PATH_MAX);
     prefix[n] = 0;
+    strcpy(exe, prefix);
     parent(prefix); /* the file; if it was replaced meanwhile, " (deleted)" went with it */
     parent(prefix); /* bin */
 
     if (!find_site(site, prefix))
-        fail("the ocipy package is not in %s/%s%s%s, nor in another directory below %s/lib", prefix, SITES[0],
-             *OCIPY_SITE ? " or " : "", OCIPY_SITE, prefix);
+        no_package(exe, prefix);
     if (!path(python, "%s/bin/python" OCIPY_PYVER, prefix) || access(python, X_OK))
         path(python, "%s", OCIPY_PYTHON);
 

@@ -107,7 +107,7 @@ def test_signals(cli: Cli, bare: Bare, bundle: TestBundle, words: list[str], num
     bundle.config["root"]["readonly"] = False
     name = cli.start(bundle)
     until(lambda: fifo.exists() and fifo.read_text() == "ready\n")
-    assert "package is not in" in bare("kill", name, "HUP", code=NEEDED).stderr
+    assert "there is no Python package to" in bare("kill", name, "HUP", code=NEEDED).stderr
     bare("kill", name, *words)
     cli.wait_for(name, "stopped")
     assert fifo.read_text() == ("ready\n" if number == signal.SIGKILL else f"{number}\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import OCIPY
 
 SOURCES = [str(Path(__file__).parent.parent / "native" / name) for name in ("launcher.c", "brief.c")]
 PYVER = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -211,7 +212,29 @@ def test_symbolic_links_are_followed(prefix: Path, tmp_path: Path) -> None:
 
 
 def test_no_package(prefix: Path) -> None:
-    assert f"the ocipy package is not in {prefix}/{SITE}" in failure(prefix)
+    """It says which executable that is, each place where it looked, and what to do; in the last line."""
+    line = failure(prefix)
+    where = ", ".join(f"{prefix}/{site}" for site in SITES)
+    assert line.endswith(
+        f": there is no Python package to {prefix}/bin/ocipy, which may be a copy of the installed executable (looked"
+        f" for ocipy in {where}): make it a symbolic link to that one, or install ocipy here with pip\n"
+    )
+
+
+
+def test_copied(tmp_path: Path) -> None:
+    """The installed executable, copied to another directory, says so of itself; a symbolic link works."""
+    (tmp_path / "copy/bin").mkdir(parents=True)
+    copy, link = tmp_path / "copy/bin/runc", tmp_path / "runc"
+    shutil.copy(OCIPY, copy)
+    done = subprocess.run([copy, "--version"], capture_output=True, text=True)
+    assert done.returncode == 127
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{copy}: there is no Python package to {copy}, which may be a copy of the installed")
+    assert f"(looked for ocipy in {tmp_path}/copy/{SITE}," in line
+    link.symlink_to(OCIPY)
+    done = subprocess.run([link, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_interpreter(prefix: Path, build: Callable[..., Path]) -> None:
@@ -244,4 +267,4 @@ def test_too_deep_a_prefix(tmp_path: Path, build: Callable[..., Path], length: i
         os.close(fd)
         subprocess.run(["rm", "-rf", "--one-file-system", top], check=True)
     assert done.returncode == 127
-    assert ("not in" if length == 4000 else "/proc/self/exe") in done.stderr
+    assert ("looked for" if length == 4000 else "/proc/self/exe") in done.stderr
