@@ -31,14 +31,54 @@ static struct late {
     uint64_t set, clear, unnamed;
 } late[MAX_SLOTS];
 
-/* open_tree(slot, source, AT_* flags) */
+/* open_tree(slot, source, AT_* flags, whether it may be missing still: the slot has -errno then) */
 int op_open_tree(struct ctx *c, struct rd *r) {
     int *s = slot(c, rd_u32(r));
     const char *source = rd_str(r);
     unsigned flags = rd_u32(r);
+    bool wait = rd_u32(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
     *s = sys_open_tree(AT_FDCWD, source, flags);
-    return *s < 0 ? fail(c, "open_tree") : 0;
+    if (*s >= 0) return 0;
+    int e = fail(c, "open_tree");
+    *s = wait ? e : -1;
+    return wait ? 0 : e;
+}
+
+/* Whether something is in the container's root, where our mounts are: by the kernel's word, whatever links led there. */
+static bool in_own_root(struct ctx *c, int fd) {
+    char link[40], root[PATH_MAX], path[PATH_MAX];
+    int proc = proc_fd(c);
+    snprintf(link, sizeof link, "self/fd/%d", c->root);
+    ssize_t n = proc < 0 ? -1 : readlinkat(proc, link, root, sizeof root);
+    snprintf(link, sizeof link, "self/fd/%d", fd);
+    ssize_t m = n < 0 ? -1 : readlinkat(proc, link, path, sizeof path);
+    return n > 0 && m >= n && memcmp(root, path, (size_t)n) == 0 && (m == n || path[n] == '/');
+}
+
+/* open_now(slot, source, AT_* flags): a source that was taken early, before the user namespace was entered, is taken again
+ * if it is in the container's root: earlier mounts have made it, or covered what it was. So is one that was missing. */
+int op_open_now(struct ctx *c, struct rd *r) {
+    int *s = slot(c, rd_u32(r));
+    const char *source = rd_str(r);
+    unsigned flags = rd_u32(r);
+    if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
+    int at = open(source, O_PATH | O_CLOEXEC | (flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0)), e = 0;
+    if (at >= 0 && (*s < 0 || in_own_root(c, at))) {
+        int tree = sys_open_tree(at, "", AT_EMPTY_PATH | (flags & AT_RECURSIVE));
+        if (tree >= 0) {
+            if (*s >= 0) close(*s);
+            *s = tree;
+        } else if (*s < 0) {
+            e = fail(c, "open_tree");
+        } /* else what is mounted below it is the host's, and may not be left out in here: the one that we have does */
+    } else if (*s < 0) {
+        e = *s;
+        c->syscall = "open_tree";
+    }
+    if (at >= 0) close(at);
+    if (e < 0) *s = -1;
+    return e;
 }
 
 /* The kernel says what it did not like ("e tmpfs: Bad value for 'size'"): the text goes up with the errno. */

@@ -334,4 +334,7 @@ def failure(plan: Plan | None, message: Message) -> LaunchError:
 
 
 def _code(name: str) -> str:
-    return {"hook": "hook-failed", "open_tree": "mount-source", "open_ns": "namespace-path"}.get(name, "launch")
+    codes = {
+        "hook": "hook-failed", "open_tree": "mount-source", "open_now": "mount-source", "open_ns": "namespace-path",
+    }  # fmt: skip
+    return codes.get(name, "launch")

@@ -12,6 +12,7 @@ _USERNS_OFF = (
     "kernel.apparmor_restrict_unprivileged_userns"
 )
 _COVERED = "in a user namespace it takes {} of the container's own, and a host's {} of which nothing is covered"
+_BELOW = "in a user namespace what is mounted below a source goes with it: the option rbind"
 _LOCKED = "in a user namespace an attribute that the source came with can't be taken off"
 _OF_NAMESPACES = {
     "proc": _COVERED.format("a pid namespace", "/proc"),
@@ -30,7 +31,8 @@ _HINTS = {
     ("user", EINVAL): "an id that is not mapped in the container's user namespace?",
     ("is_device", ENODEV): "in a user namespace no node can be made: the host's of the same path is bound",
     ("keyring", EDQUOT): "the user's keyrings are used up, /proc/key-users; --no-new-keyring makes none",
-    ("open_tree", EINVAL): "in a user namespace what is mounted below a source goes with it: the option rbind",
+    ("open_tree", EINVAL): _BELOW,
+    ("open_now", EINVAL): _BELOW,
     ("attach", EACCES): "the container's root, as the id maps have it, may not enter or change the rootfs there",
     ("idmap", EPERM): "its ids are mapped already, or its file system belongs to another user namespace",
     ("idmap", EINVAL): "this kernel can't map the ids of its file system, or of one mounted below it",

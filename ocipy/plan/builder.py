@@ -218,10 +218,23 @@ class Builder:
         traverse what the container's root may not. A user without privilege has that only inside."""
         return self.userns and self.host.euid == 0
 
-    def take(self, where: str, source: str, how: int, own: bool = False) -> int:
-        """Emit taking a copy of what is mounted at a path of the host. Returns its slot, with ``own`` for it alone."""
+    def take(self, where: str, source: str, how: int, own: bool = False, wait: bool = False) -> int:
+        """Emit taking a copy of what is mounted at a path of the host.
+
+        Args:
+            own: give it a slot for itself alone.
+            wait: it is what it is when its turn comes, since earlier mounts may make or cover it.
+
+        Returns:
+            Its slot.
+        """
         slot = self.slot() if own or self.takes_early else SCRATCH
-        (self.early if self.takes_early else self.ops).append(ops.open_tree(where, slot, source, how))
+        if self.takes_early:
+            self.early.append(ops.open_tree(where, slot, source, how, wait))
+            if wait:
+                self.add(ops.open_now(where, slot, source, how))
+        else:
+            self.add(ops.open_tree(where, slot, source, how, 0))
         return slot
 
     def attached(self, target: str, slot: int) -> None:

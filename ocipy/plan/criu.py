@@ -45,7 +45,7 @@ def serve_restore(path: str, env: list[str], root: str, at: str) -> Plan:
         ops.sync("$.linux.cgroupsPath", ops.SYNC_CGROUP),
         ops.propagation("", "/", flags.MS_SLAVE | flags.MS_REC),
         ops.open_root(""),
-        ops.open_tree("$.root.path", SCRATCH, root, flags.AT_RECURSIVE),
+        ops.open_tree("$.root.path", SCRATCH, root, flags.AT_RECURSIVE, 0),
         ops.attach("$.root.path", SCRATCH, at, 0),
     ]
     return Plan(before + _become(path, env), [], MOUNT, False)

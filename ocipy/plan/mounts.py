@@ -304,7 +304,8 @@ def _bind(
     for word in wanted.links:
         how |= LINK_WORDS[word][0]
         attach |= LINK_WORDS[word][1]
-    slot = b.take(f"{where}.source", source, how, own=_returns(b, target))
+    # ids can be mapped from outside of the user namespace only, so before there is any mount in it
+    slot = b.take(f"{where}.source", source, how, own=_returns(b, target), wait=not wanted.ids)
     _map_ids(b, mount, wanted, slot, where)
     if b.takes_early:  # before propagation from the host ended for our own copy of its mounts
         b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1))
@@ -426,7 +427,7 @@ def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
         else:
             # without a cgroup of its own (rootless) the container stays in the caller's
             path = b.options.cgroup_paths.get(hierarchy.controllers[0]) or hierarchy.directory() or hierarchy.mountpoint
-            b.add(ops.open_tree(where, slot, path, 0))
+            b.add(ops.open_tree(where, slot, path, 0, 0))
             b.add(ops.mount_attr(where, slot, wanted.set, 0, 0, 0))
         b.add(ops.attach(where, slot, place, 0))
         for controller in hierarchy.controllers if len(hierarchy.controllers) > 1 else ():

@@ -142,7 +142,9 @@ mask = Kind(39, "mask", "IIss")  # slot, bytes, path, SELinux label of what cove
 readonly = Kind(40, "readonly", "IIs")  # slot, bytes, path
 
 # Mounts
-open_tree = Kind(50, "open_tree", "IsI")  # slot, source, AT_RECURSIVE and AT_SYMLINK_NOFOLLOW
+# how: AT_RECURSIVE and AT_SYMLINK_NOFOLLOW
+open_tree = Kind(50, "open_tree", "IsII")  # slot, source, how, whether it may be missing
+open_now = Kind(49, "open_now", "IsI")  # slot, source, how
 # a path whose mode becomes an option, if it is there; or ""
 new_fs = Kind(51, "new_fs", "IssSIs")  # slot, type, source, options, attributes, path
 mount_attr = Kind(52, "mount_attr", "IQQQI")  # slot, set, clear, propagation, recursive

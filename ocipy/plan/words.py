@@ -73,9 +73,10 @@ def _bind_attr(_slot: int, on: int, off: int, unnamed: int, _source: str) -> str
     return words + (", and nothing else of what its source's mount is" if unnamed else "")
 
 
-def _open_tree(_slot: int, source: str, how: int) -> str:
+def _open_tree(_slot: int, source: str, how: int, wait: int = 0) -> str:
     words = f"take {source}{' and what is mounted below it' if how & flags.AT_RECURSIVE else ''}"
-    return words + (", the link itself if it is one" if how & flags.AT_SYMLINK_NOFOLLOW else "")
+    words += ", the link itself if it is one" if how & flags.AT_SYMLINK_NOFOLLOW else ""
+    return words + (", if it is there already" if wait else "")
 
 
 def _attach(_slot: int, path: str, how: int) -> str:
@@ -128,6 +129,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "mask": lambda slot, skip, path, label: f"mask {path}",
     "readonly": lambda slot, skip, path: f"make {path} read-only",
     "open_tree": _open_tree,
+    "open_now": _open_tree,
     "new_fs": _new_fs,
     "mount_attr": _mount_attr,
     "bind_attr": _bind_attr,
