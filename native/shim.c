@@ -265,6 +265,12 @@ int ocipy_send(int fd, const void *data, unsigned int size) {
     return n == -ECONNRESET ? -EPIPE : n;
 }
 
+/* Have a detached mount show ids as a user namespace maps them (mount_setattr(2)); flags: AT_RECURSIVE or none. */
+int ocipy_idmap(int mount, int userns, unsigned int flags) {
+    struct { uint64_t set, clear, propagation, userns; } mapped = {1u << 20 /* MOUNT_ATTR_IDMAP */, 0, 0, (unsigned)userns};
+    return result(syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | flags, &mapped, sizeof mapped));
+}
+
 /* Some of the data, with a descriptor beside its first byte; how much. */
 int ocipy_send_fd(int fd, const void *data, unsigned int size, int passed) {
     struct iovec v = {(void *)data, size};

@@ -26,4 +26,5 @@ int ocipy_set_subreaper(int on);
 unsigned long long ocipy_capabilities(void);
 int ocipy_sched_setattr(int pid, void *attr);
 int ocipy_ioprio_set(int pid, int value);
+int ocipy_idmap(int mount, int userns, unsigned int flags);
 int ocipy_bpf(int cmd, void *attr, unsigned int size);

@@ -4,6 +4,7 @@ without."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,53 @@ def test_source_is_a_link(cli: Cli, box: TestBundle) -> None:
     os.symlink("gone", box.rootfs / "there")
     add(box, "/there", "rootfs/vol/link", "bind", "src-nofollow", "dest-nofollow")
     assert cli.run(box.sh("readlink /there")).stdout == "only\n"
+
+
+# --- with ids of their own ---
+
+OTHER = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+
+
+@pytest.fixture
+def disk(box: TestBundle, ext4: Callable[[Path], Path]) -> Path:
+    """A file system whose ids can be mapped, with a file of a user's."""
+    disk = ext4(box.path / "disk")
+    disk.chmod(0o755)
+    (disk / "below").mkdir()
+    (disk / "below/file").write_text("disk")
+    os.chown(disk / "below/file", 5, 6)
+    return disk
+
+
+@pytest.mark.parametrize("option", ["idmap", "ridmap"])
+def test_mapped(cli: Cli, box: TestBundle, disk: Path, option: str) -> None:
+    """A source that an earlier mount has brought is mapped like any other, at its turn."""
+    add(box, "/vol", disk)
+    add(box, "/m", "rootfs/vol/below", "rbind", option)
+    add(box, "/vol2", disk / "below", "rbind", option)
+    for mount in box.config["mounts"][-2:]:
+        mount |= {"uidMappings": OTHER, "gidMappings": OTHER}
+    done = cli.run(box.sh("cat /m/file; for f in /m/file /vol2/file; do stat -c ' %u %g' $f; done"))
+    ours = box.config["linux"].get("uidMappings")
+    seen = "300005 300006" if not ours else "65534 65534"  # 300005 is nobody in either user namespace
+    assert done.stdout.splitlines() == [f"disk {seen}", f" {seen}"]
+
+
+def test_mapped_like_the_container(cli: Cli, box: TestBundle, disk: Path) -> None:
+    """With the container's own maps, ids are the file's own."""
+    if not box.config["linux"].get("uidMappings"):
+        pytest.skip("this case is for user namespaces")
+    add(box, "/vol", disk)
+    add(box, "/m", "rootfs/vol/below", "rbind", "idmap")
+    assert cli.run(box.sh("stat -c '%u %g' /m/file")).stdout == "5 6\n"
+
+
+def test_not_mappable(cli: Cli, box: TestBundle) -> None:
+    """What can't be mapped is an error with the place in the config, at its turn as well."""
+    box.config["mounts"].append({"destination": "/vol", "type": "proc", "source": "proc"})
+    where = add(box, "/m", "rootfs/vol/sys", "rbind", "idmap")
+    box.config["mounts"][-1] |= {"uidMappings": OTHER, "gidMappings": OTHER}
+    line = cli.run(box, code=1).stderr.splitlines()[-1]
+    assert line.startswith(f"ocipy: {where}")
+    assert "can't map the ids of" in line
+    assert "mount_setattr: invalid argument (this kernel can't map" in line

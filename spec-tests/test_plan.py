@@ -671,7 +671,7 @@ def test_words(config: dict[str, Any]) -> None:
     clocks = user_namespace(copy.deepcopy(config))
     clocks["linux"]["namespaces"].append({"type": "time"})
     clocks["linux"]["timeOffsets"] = {"boottime": {"secs": 1}}
-    clocks["mounts"].append({"destination": "/b", "source": "/s", "options": ["bind"]})
+    clocks["mounts"].append({"destination": "/b", "source": "/s", "options": ["bind", "idmap"]})
     plans = [
         rich_plan, compile_(clocks), compile_(user_namespace(joined)), compile_(config, no_pivot=True),
         compile_(rich(config), host(V1)),

@@ -82,6 +82,7 @@ int failf(struct ctx *c, const char *syscall, int e, const char *format, ...) /*
     __attribute__((format(printf, 4, 5)));
 int msg_send(struct ctx *c, uint32_t type, int32_t value, const void *text, size_t size, int fd);
 int msg_recv(struct ctx *c, struct msg *m, char *text, size_t size);
+int ask_idmap(struct ctx *c, int mount, int userns, bool recursive);
 int keep_only(struct ctx *c, int *fd); /* closes all of ours but one */
 void close_paths(struct ctx *c);       /* closes what leads to files */
 int msg_await(struct ctx *c, uint32_t type, const char **text, size_t *size); /* ACK, most often */

@@ -56,10 +56,14 @@ static bool in_own_root(struct ctx *c, int fd) {
     return n > 0 && m >= n && memcmp(root, path, (size_t)n) == 0 && (m == n || path[n] == '/');
 }
 
+/* slots whose mount was taken anew */
+static bool anew[MAX_SLOTS];
+
 /* open_now(slot, source, AT_* flags): a source that was taken early, before the user namespace was entered, is taken again
  * if it is in the container's root: earlier mounts have made it, or covered what it was. So is one that was missing. */
 int op_open_now(struct ctx *c, struct rd *r) {
-    int *s = slot(c, rd_u32(r));
+    uint32_t index = rd_u32(r);
+    int *s = slot(c, index);
     const char *source = rd_str(r);
     unsigned flags = rd_u32(r);
     if (r->bad || !s) return failf(c, NULL, -EPROTO, "bad slot");
@@ -69,6 +73,7 @@ int op_open_now(struct ctx *c, struct rd *r) {
         if (tree >= 0) {
             if (*s >= 0) close(*s);
             *s = tree;
+            anew[index] = true;
         } else if (*s < 0) {
             e = fail(c, "open_tree");
         } /* else what is mounted below it is the host's, and may not be left out in here: the one that we have does */
@@ -189,7 +194,19 @@ int op_idmap(struct ctx *c, struct rd *r) {
     unsigned flags = rd_u32(r) ? AT_RECURSIVE : 0;
     rd_str(r);
     if (r->bad || !s || !userns) return failf(c, NULL, -EPROTO, "bad slot");
+    if (*s < 0) return 0; /* it may be missing still */
     return sys_mount_setattr(*s, flags, MOUNT_ATTR_IDMAP, 0, 0, *userns) < 0 ? fail(c, "mount_setattr") : 0;
+}
+
+/* idmap_now(slot, slot of a user namespace, recursive, source, which is for words): the same for a source that was taken
+ * anew, in the container's user namespace, where we may not do it any more. */
+int op_idmap_now(struct ctx *c, struct rd *r) {
+    uint32_t index = rd_u32(r);
+    int *s = slot(c, index), *userns = slot(c, rd_u32(r));
+    bool recursive = rd_u32(r);
+    rd_str(r);
+    if (r->bad || !s || !userns) return failf(c, NULL, -EPROTO, "bad slot");
+    return anew[index] ? ask_idmap(c, *s, *userns, recursive) : 0;
 }
 
 /* The attributes of a mount as they are. */

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -92,7 +93,16 @@ static void unpin(void) {
     syscall(SYS_sched_setaffinity, 0, sizeof all, all);
 }
 
-enum { SYNC_MAPS = 1, SYNC_CGROUP = 2, SYNC_HOOKS = 3, SYNC_DEVICES = 4, SYNC_SCHEDULING = 5 };
+enum {
+    SYNC_MAPS = 1,
+    SYNC_CGROUP = 2,
+    SYNC_HOOKS = 3,
+    SYNC_DEVICES = 4,
+    SYNC_SCHEDULING = 5,
+    SYNC_USERNS = 6,
+    SYNC_IDMAP = 7,
+    SYNC_RIDMAP = 8
+};
 
 /* sync(kind): the launching side does its part, and says what is left for us. For network devices it needs a hand
  * in our network namespace, which it does not enter itself: it may have threads, and runs Python. */
@@ -120,6 +130,19 @@ int op_sync(struct ctx *c, struct rd *r) {
         c->state_size = size;
     }
     return 0;
+}
+
+/* Has the launching side map the ids of a mount of ours, which takes the root of the host's user namespace. */
+int ask_idmap(struct ctx *c, int mount, int userns, bool recursive) {
+    const char *text;
+    size_t size;
+    int e = msg_send(c, MSG_SYNC, SYNC_USERNS, NULL, 0, userns);
+    if (e < 0 || (e = msg_await(c, MSG_ACK, NULL, NULL)) < 0) return e;
+    e = msg_send(c, MSG_SYNC, recursive ? SYNC_RIDMAP : SYNC_IDMAP, NULL, 0, mount);
+    if (e < 0 || (e = msg_await(c, MSG_ACK, &text, &size)) < 0) return e;
+    if (size == 0) return 0;
+    c->syscall = "mount_setattr";
+    return -atoi(text);
 }
 
 static void close_one(int *fd) {

@@ -40,6 +40,7 @@
     X(39, mask, op_mask)                 \
     X(40, readonly, op_readonly)         \
     X(50, open_tree, op_open_tree)       \
+    X(48, idmap_now, op_idmap_now)       \
     X(49, open_now, op_open_now)         \
     X(51, new_fs, op_new_fs)             \
     X(52, mount_attr, op_mount_attr)     \

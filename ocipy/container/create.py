@@ -14,7 +14,17 @@ from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, Error, LaunchError, StateError, translated
 from ocipy.plan.devices import is_bind
-from ocipy.plan.ops import SYNC_CGROUP, SYNC_DEVICES, SYNC_HOOKS, SYNC_MAPS, SYNC_SCHEDULING
+from ocipy.plan.flags import AT_RECURSIVE
+from ocipy.plan.ops import (
+    SYNC_CGROUP,
+    SYNC_DEVICES,
+    SYNC_HOOKS,
+    SYNC_IDMAP,
+    SYNC_MAPS,
+    SYNC_RIDMAP,
+    SYNC_SCHEDULING,
+    SYNC_USERNS,
+)
 from ocipy.state import CONFIG, SOCKET, Store, unusable
 
 TYPE_CHECKING = False
@@ -134,6 +144,7 @@ class _Build:
         self.late_limits = False
         self.hooks_ran = False
         self.pid_file = False
+        self.userns = -1  # of a mount whose ids we are to map
 
     def run(self) -> Launched:
         if configured := self.linux.get("netDevices"):
@@ -158,7 +169,10 @@ class _Build:
         launched = self.launched = self._launch(join)
         if not self.cgroup.needs_process:
             self._furnish()  # while the helper is at work already
-        launched.until_ready(lambda kind, fd: self._sync(kind, fd, join))
+        try:
+            launched.until_ready(lambda kind, fd: self._sync(kind, fd, join))
+        finally:
+            os.shut(self.userns)
         check_joined(launched.pid, self.linux)
         if self.late_limits:
             self._limit()
@@ -210,6 +224,13 @@ class _Build:
         elif kind == SYNC_DEVICES:
             assert self.devices is not None
             self.devices.move(fd)
+        elif kind == SYNC_USERNS:
+            os.shut(self.userns)
+            self.userns = fd
+        elif kind in (SYNC_IDMAP, SYNC_RIDMAP):
+            error = -lib.ocipy_idmap(fd, self.userns, AT_RECURSIVE if kind == SYNC_RIDMAP else 0)
+            os.shut(fd)
+            return str(error).encode() if error else b""
         elif kind == SYNC_HOOKS:
             state = self.record.hook_state(CREATING, self.launched.pid)
             configured = self.spec.get("hooks") or {}

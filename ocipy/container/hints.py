@@ -64,4 +64,5 @@ def hint(op: Op, errno: int) -> str:
     if op.name == "new_fs" and errno == EPERM:
         kind = str(op.values[1])
         return _OF_NAMESPACES.get(kind, f"{kind} may not be mountable in a user namespace")
-    return _HINTS.get((op.name, errno)) or _BY_PLACE.get((op.path, errno), "")
+    name = "idmap" if op.name == "idmap_now" else op.name
+    return _HINTS.get((name, errno)) or _BY_PLACE.get((op.path, errno), "")

@@ -277,7 +277,8 @@ def _map_ids(b: Builder, mount: dict[str, Any], wanted: Wanted, slot: int, where
     """Emit the mapping of a detached mount's ids, by its own maps or as the container has them."""
     if not wanted.ids:
         return
-    # who may do that is the root of the file system's user namespace: before the container's is entered
+    # who may do that is the root of the file system's user namespace: before the container's is entered, or for what is
+    # taken anew inside, whoever has launched it
     emit = b.early.append if b.takes_early else b.add
     if mount.get("uidMappings"):
         userns = b.id_map(mount, where)
@@ -286,7 +287,10 @@ def _map_ids(b: Builder, mount: dict[str, Any], wanted: Wanted, slot: int, where
         emit(ops.open_ns(where, userns, path, USER, ""))
     else:
         userns = b.id_map(b.linux, "$.linux")
-    emit(ops.idmap(where, slot, userns, wanted.ids == "ridmap", mount.get("source") or mount.get("type") or ""))
+    values = slot, userns, wanted.ids == "ridmap", mount.get("source") or mount.get("type") or ""
+    emit(ops.idmap(where, *values))
+    if b.takes_early:
+        b.add(ops.idmap_now(where, *values))
 
 
 def _bind(
@@ -304,8 +308,7 @@ def _bind(
     for word in wanted.links:
         how |= LINK_WORDS[word][0]
         attach |= LINK_WORDS[word][1]
-    # ids can be mapped from outside of the user namespace only, so before there is any mount in it
-    slot = b.take(f"{where}.source", source, how, own=_returns(b, target), wait=not wanted.ids)
+    slot = b.take(f"{where}.source", source, how, own=_returns(b, target), wait=True)
     _map_ids(b, mount, wanted, slot, where)
     if b.takes_early:  # before propagation from the host ended for our own copy of its mounts
         b.add(ops.mount_attr(where, slot, 0, 0, flags.MS_SLAVE, 1))

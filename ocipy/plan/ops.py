@@ -25,6 +25,8 @@ TIMEOUT_MAX = 0xFFFFFFFF  # seconds of a hook's timeout, for which a larger one 
 
 #: what a `sync` asks of the launching side
 SYNC_MAPS, SYNC_CGROUP, SYNC_HOOKS, SYNC_DEVICES, SYNC_SCHEDULING = 1, 2, 3, 4, 5
+#: what `idmap_now` asks of it
+SYNC_USERNS, SYNC_IDMAP, SYNC_RIDMAP = 6, 7, 8
 
 #: how an `attach` finds its mount point
 ATTACH_IN_PROC, ATTACH_NO_SYMLINK, ATTACH_OVER_ROOT, ATTACH_NO_FOLLOW, ATTACH_COPY_LINK = 1, 2, 4, 8, 16
@@ -154,6 +156,7 @@ attach = Kind(54, "attach", "IsI")  # slot, path, ATTACH_*
 legacy_mount = Kind(55, "legacy_mount", "IssQss")  # slot, type, source, MS_*, data, path
 remount = Kind(56, "remount", "IIsQQQI")  # slot, bytes, path, set, clear, propagation, recursive
 idmap = Kind(57, "idmap", "IIIs")  # slot, slot of the user namespace, recursive, source (for words)
+idmap_now = Kind(48, "idmap_now", "IIIs")  # the same
 remount_fs = Kind(58, "remount_fs", "IIsS")  # slot, bytes, path, options
 file_label = Kind(81, "file_label", "IIss")  # slot, bytes, path, SELinux label
 

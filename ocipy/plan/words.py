@@ -79,6 +79,10 @@ def _open_tree(_slot: int, source: str, how: int, wait: int = 0) -> str:
     return words + (", if it is there already" if wait else "")
 
 
+def _idmap(_slot: int, _userns: int, recursive: int, source: str) -> str:
+    return f"map the ids of {source}{' and what is mounted below it' if recursive else ''}"
+
+
 def _attach(_slot: int, path: str, how: int) -> str:
     if how & ATTACH_COPY_LINK:
         return f"attach it to {path}, or if it is a symbolic link, make the same one there"
@@ -134,9 +138,8 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "mount_attr": _mount_attr,
     "bind_attr": _bind_attr,
     "copy_up": lambda slot, path, keep: f"copy {path} up into it",
-    "idmap": lambda slot, userns, recursive, source: (
-        f"map the ids of {source}{' and what is mounted below it' if recursive else ''}"
-    ),
+    "idmap": _idmap,
+    "idmap_now": lambda *values: f"{_idmap(*values)}, by the launching side, if it was taken anew",
     "attach": _attach,
     "legacy_mount": lambda slot, kind, source, ms, data, like: (
         f"make a {kind} mount of {source} ({data}){_mode_of(like)} by mount(2)"
