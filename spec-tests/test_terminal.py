@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -424,3 +425,88 @@ def test_output_that_does_not_block(cli: Cli, bundle: TestBundle) -> None:
     with open(reader) as output:
         assert output.read().split("\n") == [f"words {i}" for i in range(20000)] + [""]
     assert process.wait(60) == 0
+
+
+# --- what becomes of the ends of lines ---
+
+
+@pytest.mark.parametrize("outside", ["pipe", "terminal for input"])
+def test_plain_line_ends(cli: Cli, bundle: TestBundle, outside: str) -> None:
+    """run and exec: in a pipe there is what the program wrote, with no carriage return, from its first line on."""
+    name = cli.start(bundle.args("sleep", "1000"))
+    terminal(bundle, "echo one; echo two").save()
+    words = ("sh", "-c", "echo one; echo two")
+    master, slave = os.openpty()
+    before = termios.tcgetattr(slave)
+    for command in (
+        cli.command("run", "--bundle", str(bundle.path), fresh_id()),
+        cli.command("exec", "--tty", name, *words),
+    ):
+        done = subprocess.run(
+            command, stdin=slave if outside == "terminal for input" else subprocess.DEVNULL, capture_output=True,
+            timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.replace(b"^D\b\b", b"") == b"one\ntwo\n"
+        assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+    cli("delete", "--force", name)
+
+
+def test_line_ends_of_the_host(cli: Cli, bundle: TestBundle) -> None:
+    """On a terminal, raw mode leaves what that does with output: its own carriage returns, one for each line."""
+    session = Session(
+        cli.command("run", "--bundle", str(terminal(bundle, "echo one; echo two; read x").save()), fresh_id())
+    )
+    try:
+        assert session.screen.expect("two\r\n") == "one\r\n"
+        mode = termios.tcgetattr(session.slave)
+        assert mode[1] == session.before[1]
+        assert not mode[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+        session.screen.type("\r")
+        assert session.end() == 0
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_terminal_restored_after_signals(cli: Cli, bundle: TestBundle, number: int) -> None:
+    """A signal that the command gets is the program's; the terminal is as before when that has ended by it."""
+    terminal(bundle, f"trap 'exit 8' {number}; echo ready; while :; do sleep 0.05; done")
+    session = Session(cli.command("run", "--bundle", str(bundle.save()), fresh_id()))
+    try:
+        session.screen.expect("ready\r\n")
+        assert termios.tcgetattr(session.slave) != session.before
+        session.process.send_signal(number)
+        assert session.end() == 8
+    finally:
+        session.close()
+
+
+def test_terminal_restored_after_errors(cli: Cli, bundle: TestBundle) -> None:
+    """A program that can't be run leaves the terminal alone."""
+    name = cli.start(bundle.args("sleep", "1000"))
+    terminal(bundle, "").args("/none").save()
+    for command in (
+        cli.command("run", "--bundle", str(bundle.path), fresh_id()),
+        cli.command("exec", "--tty", name, "/none"),
+    ):
+        session = Session(command)
+        try:
+            session.screen.expect("/none")
+            assert session.end() != 0
+        finally:
+            session.close()
+    cli("delete", "--force", name)
+
+
+def test_line_ends_of_a_console_socket(cli: Cli, bundle: TestBundle, console: ConsoleSocket) -> None:
+    """--console-socket: the pty is sent as the kernel made it, as by runc; the receiver may change it."""
+    name = cli.create(terminal(bundle, "echo one"), "--console-socket", console.path)
+    screen = console.screen()
+    assert termios.tcgetattr(screen.fd)[1] & termios.ONLCR
+    cli("start", name)
+    assert screen.read() == "one\r\n"
+    cli.wait_for(name, "stopped")
+    cli("delete", name)

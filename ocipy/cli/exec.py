@@ -73,11 +73,12 @@ def run(context: Context) -> int:
         listen_fds=common.listening(), listen_names=os.getenv("LISTEN_FDNAMES"),
         pidfd_socket=common.connect("--pidfd-socket", args.pidfd_socket), cgroup=cgroup,
         ignore_paused=args.ignore_paused, warn=context.warn,
+        made=console.master if console else None,
     )  # fmt: skip
     if args.detach:
         return 0
     try:
-        return foreground.attend(launched.pid, launched.pidfd, console.master() if console else -1)
+        return foreground.attend(launched.pid, launched.pidfd, console.taken if console else -1)
     except BaseException:  # we can't stay with it, and say that it failed: then it must not go on
         launched.kill()
         if args.pid_file:

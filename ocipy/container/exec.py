@@ -59,6 +59,7 @@ def exec_process(
     cgroup: Cgroup | None = None,
     ignore_paused: bool = False,
     warn: Callable[[str], None] | None = None,
+    made: Callable[[], object] | None = None,
 ) -> Launched:
     """Run a process in a container's namespaces and cgroup; returns when it runs.
 
@@ -70,6 +71,7 @@ def exec_process(
         cgroup: to run it in, instead of the container's own.
         ignore_paused: a paused container is no error: the process runs when it is resumed, and this waits for that.
         warn: gets what can't be had of the process and is left out, one line each (runtime.md#warnings).
+        made: is called when its terminal has been sent, before the program runs.
 
     Raises:
         StateError: the container is not running, or is paused.
@@ -82,7 +84,7 @@ def exec_process(
             f"cannot exec in a paused container: {record.entry.id!r}", code="paused",
             hint="resume it, or use --ignore-paused",
         )  # fmt: skip
-    if not ignore_paused and (made := record.cgroup()) is not None and made.held():
+    if not ignore_paused and (below := record.cgroup()) is not None and below.held():
         raise stop.held(record)
     if status not in (RUNNING, CREATED, PAUSED):
         raise StateError(f"cannot exec in a stopped container: container not running: {record.entry.id!r} is {status}",
@@ -122,6 +124,8 @@ def exec_process(
         written = False
         try:
             launched.until_ready(lambda kind, fd: _sync(kind, join, launched, process))
+            if made is not None:
+                made()
             if pid_file:
                 write_pid_file(pid_file, launched.pid)
                 written = True

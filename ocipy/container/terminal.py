@@ -18,21 +18,30 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """A socket pair that stands for ``--console-socket`` when the caller itself is the terminal's user."""
+    """A socket pair that stands for ``--console-socket`` when the caller itself is the terminal's user.
+
+    Attributes:
+        taken: the pty's master, once :meth:`master` has taken it.
+    """
 
     def __init__(self) -> None:
         ends = ffi.new("int[2]")
         check(lib.ocipy_channel(ends), "socketpair")
         self.theirs: int = ends[1]
         self._ours: int = ends[0]
+        self.taken = -1
 
     def master(self) -> int:
-        """The pty's master, which the init helper sent, with the size of the caller's window. Taken before
-        `start`, the program never sees another one."""
+        """The pty's master, which the init helper sent, with the size of the caller's window, and with plain line ends:
+        ends of lines in a pipe or file are those that the program wrote, and the caller's terminal has its own carriage
+        return. Taken before the program runs, it never sees other settings."""
         buffer, passed = ffi.new("char[]", 64), ffi.new("int *")
         lib.ocipy_recv(self._ours, buffer, 64, passed, -1)
         self.close()
-        master = int(passed[0])
+        self.taken = master = int(passed[0])
+        mode = termios.tcgetattr(master)
+        mode[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, mode)
         follow_window(master)
         return master
 
@@ -57,14 +66,15 @@ def follow_window(master: int) -> None:
 
 
 def make_raw(fd: int) -> list[Any]:
-    """Put a terminal into raw mode; returns what to restore. (`tty.setraw` without importing tty.)"""
+    """Put a terminal into raw mode, but for what it does with output: the line ends that come from the pty are plain.
+    Returns what to restore. (`tty.setraw` without importing tty.)"""
     saved: list[Any] = termios.tcgetattr(fd)
     mode = list(saved)
     mode[0] &= ~(
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
         | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
     )  # fmt: skip
-    mode[1] &= ~termios.OPOST
+    mode[1] |= termios.OPOST
     mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
     mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
     mode[6] = list(mode[6])
