@@ -563,3 +563,56 @@ def test_library(cli: Cli, counter: Counter, dump: Dump) -> None:
     """Container.checkpoint and Container.restore: the restored init is a child of the caller."""
     words = [cli.root, counter.bundle.save(), dump.path, fresh_id()]
     subprocess.run([sys.executable, "-c", LIBRARY, *words], check=True, timeout=60, cwd="/")
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_directories_behind_links(cli: Cli, counter: Counter, dump: Dump, tmp_path: Path, relative: bool) -> None:
+    """--image-path, --parent-path and --work-path through symbolic links, absolute ones too: containerd's bundles have
+    such a link to their work directory."""
+    for name in "images", "work", "pre":
+        (tmp_path / f"real-{name}").mkdir()
+        target = f"real-{name}" if relative else str(tmp_path / f"real-{name}")
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "bundles").symlink_to("." if relative else tmp_path)
+    work = str(tmp_path / "bundles/work")
+    dump.path = tmp_path / "bundles/images"
+    name = dump.start(counter.bundle)
+    counter.goes_on()
+    pre_dumped = pre_dump(cli, tmp_path / "bundles/pre", name)
+    parent = ("--parent-path", "../pre") if pre_dumped else ()
+    dump.checkpoint(name, "--work-path", work, *parent)
+    assert (tmp_path / "real-work/dump.log").exists()
+    assert (tmp_path / "real-images/descriptors.json").exists()
+    stopped = counter.value
+    dump.restore(counter.bundle, name, "--work-path", work)
+    assert counter.goes_on() > stopped
+    assert (tmp_path / "real-work/restore.log").exists()
+    cli("delete", "--force", name)
+
+
+def pre_dump(cli: Cli, path: Path, name: str) -> bool:
+    """A pre-dump, where the kernel can do that."""
+    from criu_tools import check
+
+    if check("--feature", "mem_dirty_track")[0] != check()[0]:
+        return False
+    cli("checkpoint", "--pre-dump", "--image-path", str(path), name)
+    return True
+
+
+def test_root_behind_a_link(cli: Cli, counter: Counter, dump: Dump, tmp_path: Path) -> None:
+    """--root and --bundle through symbolic links."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state-link").symlink_to(tmp_path / "state")
+    (tmp_path / "bundle-link").symlink_to(counter.bundle.save())
+    name = dump.start(counter.bundle)
+    counter.goes_on()
+    dump.checkpoint(name)
+    words = [*cli.command("--root", str(tmp_path / "state-link"))]
+    null = subprocess.DEVNULL
+    subprocess.run(
+        [*words, "restore", "--detach", "--image-path", str(dump.path), "--bundle", f"{tmp_path}/bundle-link", name],
+        stdin=null, stdout=null, stderr=null, check=True, timeout=60,
+    )  # fmt: skip
+    counter.goes_on()
+    subprocess.run([*words, "delete", "--force", name], check=True, timeout=60)

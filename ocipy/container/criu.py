@@ -138,6 +138,29 @@ def directory(path: str, flag: str, *, make: bool) -> int:
         raise UsageError(f"{flag} {path}", errno=error.errno or 0) from None
 
 
+def directory_of(pid: int, path: str, flag: str) -> int:
+    """A directory as the mount namespace of a process has it, whose mounts are those of this one and a few more: CRIU
+    mounts below the directory of work files, which only a mount of its own namespace lets it. The caller closes it.
+
+    A path through /proc/PID/root leaves that namespace at the first absolute link, and containerd's bundles have one.
+    So links are followed here, and the way without them there must end in the same directory.
+
+    Raises:
+        UsageError: it can't be opened, or the process sees another one there.
+    """
+    here = directory(path, flag, make=False)
+    try:
+        plain = os.readlink(f"/proc/self/fd/{here}")
+        there = directory(f"/proc/{pid}/root{plain}", flag, make=False) if plain.startswith("/") else -1
+        if there >= 0 and os.path.sameopenfile(here, there):
+            return there
+        if there >= 0:
+            os.close(there)
+        raise UsageError(f"{flag} {path}: CRIU does not see this directory")
+    finally:
+        os.close(here)
+
+
 class Criu:
     """A ``criu swrk`` process.
 

@@ -155,13 +155,15 @@ class _Restore(_Build):
             os.chmod(self.how.image_path, os.stat(self.how.image_path).st_mode & 0o7777 | 0o010)
 
     def _ask(self, process: criu.Criu, given: dict[str, list[bytes]]) -> None:
-        # as CRIU's own mount namespace has them: it mounts below the directory of work files
-        root = f"/proc/{process.launched.pid}/root"
-        images = criu.directory(root + self.how.image_path, "--image-path", make=False)
-        work = criu.directory(root + self.how.log_dir, "--work-path", make=False)
-        request = self._request(process.launched.pid, images, work) | given
+        pid = process.launched.pid
+        images = criu.directory_of(pid, self.how.image_path, "--image-path")
         try:
-            process.ask(criu.RESTORE, criu.options(request), self._notify)
+            work = criu.directory_of(pid, self.how.log_dir, "--work-path" if self.how.work_path else "--image-path")
+        except BaseException:
+            os.close(images)
+            raise
+        try:
+            process.ask(criu.RESTORE, criu.options(self._request(pid, images, work) | given), self._notify)
         except criu.Refused as refused:
             log = f"{self.how.log_dir}/{LOG}"
             raise refused.error(f"restore container {self.record.entry.id!r}", log, "restore") from None
