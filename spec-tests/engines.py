@@ -111,6 +111,12 @@ class Engine:
         assert self.anchor.poll() is None, (self.home / "log").read_text()
         self.mounts = os.open(f"/proc/{self.anchor.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
+    def find(self, program: str) -> None:
+        """Let it and its runtime find a program."""
+        link = self.home / "bin" / os.path.basename(program)
+        if not link.exists():
+            link.symlink_to(program)
+
     def enter(self, *words: str) -> list[str]:
         """A command line in its namespaces."""
         return ["nsenter", f"--target={self.anchor.pid}", "--mount", "--net", f"--wd={self.home}", *words]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import OCIPY, TestBundle, fresh_id, until
+from criu_tools import criu as criu  # a fixture
 from engines import (
     IMAGE,
     USER_IMAGE,
@@ -568,3 +570,27 @@ def test_shim_dies(ctr: Ctr, containerd: Containerd, prepare: str) -> None:
     until(lambda: name not in ctr.tasks(), 60, "containerd does not notice")
     until(lambda: not Path(f"/proc/{pid}").exists(), 60, "the container's process is left")
     ctr("container", "rm", name)
+
+
+# --- checkpoint and restore ---
+
+
+def test_live_restore(ctr: Ctr, containerd: Containerd, criu: str) -> None:
+    """ctr c checkpoint --task, c restore --live: the shim names the bundle's directory `work` to restore, which is a
+    link to containerd's root. The container's program goes on where it was."""
+    containerd.find(criu)
+    script = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done"
+    name, other = ctr.start("sh", "-c", script, flags=["--null-io"]), fresh_id()
+    image = f"docker.io/ocipy-test/{name}:checkpoint"
+    ctr.exec(name, "sh", "-c", "until test -s /tmp/count; do sleep 0.05; done; echo mark > /tmp/mark")
+    ctr("container", "checkpoint", "--image", "--rw", "--task", name, image)
+    ctr.kill(name)
+    try:
+        ctr("container", "restore", "--rw", "--live", other, image)
+        words = 'a=$(cat /tmp/count); until test "$(cat /tmp/count)" -gt $((a+1)); do sleep 0.05; done; cat /tmp/mark'
+        assert ctr.exec(other, "sh", "-c", words).stdout == "mark\n"
+        ctr.kill(other)
+    finally:
+        ctr("images", "rm", image)
+        for path in (containerd.home / "tmp").glob("ctrd-checkpoint*"):  # containerd leaves them there
+            shutil.rmtree(path)
