@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from conftest import until
+from criu_tools import criu as criu  # a fixture
 from engines import (
     IMAGE,
     Podman,
@@ -135,3 +137,27 @@ def test_exec_session(podman: Podman) -> None:
     podman("exec", "--detach", name, "sleep", "1000")
     until(lambda: "sleep 1000" in podman("top", name, "args").stdout)
     podman("rm", "--force", "--time", "0", name)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_checkpoint_and_restore(podman: Podman, criu: str, linked: bool) -> None:
+    """podman container checkpoint and restore, also from a storage that is reached by an absolute link: the program
+    goes on where it was."""
+    podman.find(criu)
+    root = podman.home / "root"
+    if linked:
+        os.rename(root, podman.home / "elsewhere")
+        root.symlink_to(podman.home / "elsewhere")
+    try:
+        script = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done"
+        name = podman.run("sh", "-c", script, flags=["--detach"]).stdout.strip()
+        podman("exec", name, "sh", "-c", "until test -s /tmp/count; do sleep 0.05; done; echo mark > /tmp/mark")
+        podman("container", "checkpoint", "--keep", name)
+        podman("container", "restore", "--keep", name)
+        words = 'a=$(cat /tmp/count); until test "$(cat /tmp/count)" -gt $((a+1)); do sleep 0.05; done; cat /tmp/mark'
+        assert podman("exec", name, "sh", "-c", words).stdout == "mark\n"
+        podman("rm", "--force", "--time", "0", name)
+    finally:
+        if linked:
+            root.unlink()
+            os.rename(podman.home / "elsewhere", root)
