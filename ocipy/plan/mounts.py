@@ -411,8 +411,8 @@ def _cgroup_v2(b: Builder, wanted: Wanted, target: str, attach: int, where: str)
 
 def _cgroup_v1(b: Builder, wanted: Wanted, target: str, where: str) -> None:
     """A tmpfs that holds a directory per hierarchy: the container's own view of it in a cgroup namespace, and
-    otherwise its own directory bound there."""
-    attributes = wanted.set & ~flags.RDONLY
+    otherwise its own directory bound there. The tmpfs has the flags that runc gives it."""
+    attributes = wanted.set & ~flags.RDONLY | flags.NOSUID | flags.NODEV | flags.NOEXEC
     own, slot = b.slot(), SCRATCH
     label = b.linux.get("mountLabel")
     data = ["mode=755", f"context={label}"] if label else ["mode=755"]
