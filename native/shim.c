@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,6 +194,36 @@ static int tmpfs_copy(int in) {
     close(fs);
     if (mnt >= 0) close(mnt);
     return e ? e : fd;
+}
+
+/* Starts a program in a process group of its own, with no signal blocked or ignored: its pid. posix_spawn(3) as Python
+ * has it can't change the directory. */
+int ocipy_spawn(struct ocipy_spawn *s) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    pid_t pid = 0;
+    int e = posix_spawn_file_actions_init(&actions);
+    if (e) return -e;
+    if ((e = posix_spawnattr_init(&attributes))) {
+        posix_spawn_file_actions_destroy(&actions);
+        return -e;
+    }
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setpgroup(&attributes, 0);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    e = posix_spawn_file_actions_adddup2(&actions, s->input, 0);
+    if (!e) e = posix_spawn_file_actions_adddup2(&actions, s->output, 1);
+    if (!e) e = posix_spawn_file_actions_adddup2(&actions, s->output, 2);
+    if (!e && s->directory >= 0) e = posix_spawn_file_actions_addfchdir_np(&actions, s->directory);
+    for (unsigned int i = 0; !e && i < s->count; i++) e = posix_spawn_file_actions_addclose(&actions, s->closed[i]);
+    if (!e) e = posix_spawn(&pid, s->path, &actions, &attributes, s->args, s->env);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return e ? -e : pid;
 }
 
 /* An unwritable copy of a program: what the container can reach as /proc/self/exe while it starts is

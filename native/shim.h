@@ -12,7 +12,18 @@ struct ocipy_launch {
     int pidfd;           /* out */
 };
 
+struct ocipy_spawn {
+    const char *path;
+    char **args, **env;
+    int input;           /* becomes standard input */
+    int output;          /* becomes standard output and error */
+    int directory;       /* to work in, or -1 for the caller's */
+    unsigned int count;  /* of closed */
+    const int *closed;   /* not passed on */
+};
+
 int ocipy_launch(struct ocipy_launch *l);
+int ocipy_spawn(struct ocipy_spawn *s);
 int ocipy_sealed_copy(const char *path);
 int ocipy_seal(int fd);
 int ocipy_channel(int fds[2]);

@@ -204,6 +204,31 @@ def test_no_env(cli: Cli, bundle: TestBundle, log: Log, null: bool) -> None:
     assert sorted(log.read("startContainer").splitlines()) == ["HOME=/root", *own]
 
 
+def test_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """Hooks work in the bundle, whatever the directory of the command is, and the last kind in the container's root."""
+    out = tmp_path / "out"
+    out.mkdir()
+    bundle.config["mounts"].append({"destination": str(out), "source": str(out), "options": ["rbind"]})
+    for kind in KINDS:
+        script = f"/bin/pwd >{out}/{kind}"
+        bundle.config.setdefault("hooks", {})[kind] = [{"path": "/bin/sh", "args": ["sh", "-c", script]}]
+    name = cli.create(bundle)
+    cli("start", name, cwd="/")
+    cli("delete", "--force", name, cwd="/")
+    found = {kind: (out / kind).read_text().strip() for kind in KINDS}
+    assert found == dict.fromkeys(KINDS, str(bundle.path)) | {"startContainer": "/"}
+
+
+def test_directory_that_is_gone(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
+    """A bundle that was removed does not keep the poststop hooks from running."""
+    script = f"/bin/pwd >{tmp_path}/out"
+    bundle.config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    name = cli.start(bundle.args("sleep", "1000"))
+    bundle.path.rename(tmp_path / "moved")
+    cli("delete", "--force", name, cwd="/")
+    assert (tmp_path / "out").read_text() == "/\n"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_env(cli: Cli, bundle: TestBundle, log: Log, kind: str) -> None:
     """An env without entries is an environment without variables."""

@@ -514,7 +514,7 @@ def test_hook_when_descriptors_are_few(root: str) -> None:
             for fd in taken[:free]:
                 os.close(fd)
             try:
-                run_hooks("poststop", [{"path": "/bin/true"}], b"{}")
+                run_hooks("poststop", [{"path": "/bin/true"}], b"{}", "/")
                 outcomes.add("")
             except (OSError, LaunchError) as error:
                 outcomes.add(str(error).rpartition("] ")[2].partition(":")[0])

@@ -236,7 +236,9 @@ class _Build:
             configured = self.spec.get("hooks") or {}
             self.hooks_ran = True
             for name in "prestart", "createRuntime":
-                hooks.run_hooks(name, configured.get(name) or [], state, self.record.entry)
+                hooks.run_hooks(
+                    name, configured.get(name) or [], state, self.record.data["bundle"], self.record.entry
+                )
             if configured.get("createContainer"):  # the helper runs them, and is not recorded yet
                 self.record.entry.note("createContainer", self.launched.pid, start_time(self.launched.pid))
             return state
@@ -341,7 +343,7 @@ def run_poststop(record: Record, error: BaseException | None = None) -> list[str
     failed = []
     for hook in (record.data.get("hooks") or {}).get("poststop") or ():
         try:
-            hooks.run_hooks("poststop", [hook], record.hook_state(STOPPED), record.entry)
+            hooks.run_hooks("poststop", [hook], record.hook_state(STOPPED), record.data["bundle"], record.entry)
         except LaunchError as failure:
             failed.append(str(failure))
             if error is not None:

@@ -7,6 +7,7 @@ from fcntl import F_GETFD, FD_CLOEXEC, fcntl
 from time import monotonic
 
 from ocipy import _os as os
+from ocipy._native import ffi, lib
 from ocipy.container.record import start_time
 from ocipy.errors import LaunchError
 from ocipy.plan.ops import TIMEOUT_MAX
@@ -21,11 +22,14 @@ OUTPUT_MAX = 2048  # bytes of a hook's output that go into its error
 POLL_MAX = 2**31 - 1  # milliseconds that poll(2) takes
 
 
-def run_hooks(kind: str, hooks: list[dict[str, Any]], state: bytes, entry: Entry | None = None) -> None:
-    """Run the hooks of a kind in order, with the state on their standard input.
+def run_hooks(
+    kind: str, hooks: list[dict[str, Any]], state: bytes, bundle: str, entry: Entry | None = None
+) -> None:
+    """Run the hooks of a kind in order, with the state on their standard input, in the bundle's directory.
 
     Args:
         kind, hooks, state: as said.
+        bundle: its path. Where it is gone by now, as it may be at the end, hooks run in the caller's directory.
         entry: the container's, where the hook that runs is noted: `delete --force` can end it.
 
     Raises:
@@ -34,18 +38,14 @@ def run_hooks(kind: str, hooks: list[dict[str, Any]], state: bytes, entry: Entry
     """
     for index, hook in enumerate(hooks):
         try:
-            _run(hook, state, f"$.hooks.{kind}[{index}]", kind, entry)
+            _run(hook, state, bundle, f"$.hooks.{kind}[{index}]", kind, entry)
         finally:
             if entry is not None:
                 entry.forget()
 
 
-def _run(hook: dict[str, Any], state: bytes, where: str, kind: str, entry: Entry | None) -> None:
+def _run(hook: dict[str, Any], state: bytes, bundle: str, where: str, kind: str, entry: Entry | None) -> None:
     path = hook["path"]
-    if (given := hook.get("env")) is None:  # as runc and crun have it; an empty list is an empty environment
-        env: dict[Any, Any] = os.environ
-    else:
-        env = dict(entry.split("=", 1) for entry in given)
     # as a file, so that a hook which does not read it can't block us
     fds = [os.memfd_create("ocipy-state", 1)]
     try:
@@ -53,24 +53,11 @@ def _run(hook: dict[str, Any], state: bytes, where: str, kind: str, entry: Entry
         os.lseek(fds[0], 0, 0)
         fds += os.pipe2(os.O_CLOEXEC)
         stdin, reader, writer = fds
-        actions = [
-            (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_DUP2, writer, 1),
-            (os.POSIX_SPAWN_DUP2, writer, 2),
-            # what the caller left open is not for hooks
-            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
-        ]
-        try:
-            # a group of its own, so that what it started can be ended with it
-            pid = os.posix_spawn(
-                path, list(hook.get("args") or [path]), env, file_actions=actions, setpgroup=0,
-                setsigmask=(), setsigdef=range(1, 32),
-            )  # fmt: skip
-        except OSError as error:
+        pid = _spawn(hook, stdin, writer, bundle)
+        if pid < 0:
             raise LaunchError(
-                f"can't run hook {path}", config_path=where, code="hook-failed", syscall="execve",
-                errno=error.errno or 0,
-            ) from None  # fmt: skip
+                f"can't run hook {path}", config_path=where, code="hook-failed", syscall="execve", errno=-pid
+            )
         os.close(fds.pop())  # the writer: the pipe ends with the hook
         if entry is not None:
             entry.note(kind, pid, start_time(pid))
@@ -93,6 +80,39 @@ def _run(hook: dict[str, Any], state: bytes, where: str, kind: str, entry: Entry
         how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
         message = f"hook {path} {how}{f': {words}' if words else ''}"
         raise LaunchError(message, config_path=where, code="hook-failed")
+
+
+def _spawn(hook: dict[str, Any], stdin: int, output: int, bundle: str) -> int:
+    """Start a hook, in a process group of its own so that what it started can be ended with it.
+
+    Returns:
+        Its pid, or -errno.
+    """
+    if hook.get("env") is None:  # as runc and crun have it; an empty list is an empty environment
+        env = [name + b"=" + value for name, value in os.environ.items()]
+    else:  # of a variable that is there twice, the last value
+        env = [_bytes("=".join(pair)) for pair in dict(entry.split("=", 1) for entry in hook["env"]).items()]
+    args = [_bytes(word) for word in hook.get("args") or [hook["path"]]]
+    vectors = [[*(ffi.new("char[]", word) for word in words), ffi.NULL] for words in (args, env)]
+    closed = _inherited()  # what the caller left open is not for hooks
+    try:
+        directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        directory = -1
+    except OSError as error:
+        return -(error.errno or 0)
+    path, numbers = ffi.new("char[]", _bytes(hook["path"])), ffi.new("int[]", closed)
+    argv, envp = (ffi.new("char *[]", vector) for vector in vectors)
+    request = ffi.new("struct ocipy_spawn *", (path, argv, envp, stdin, output, directory, len(closed), numbers))
+    try:
+        return int(lib.ocipy_spawn(request))
+    finally:
+        if directory >= 0:
+            os.close(directory)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
 def _inherited() -> list[int]:

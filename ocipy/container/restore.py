@@ -226,7 +226,9 @@ class _Restore(_Build):
         state = self.record.hook_state(CREATING, pid)
         self.hooks_ran = True
         for name in "prestart", "createRuntime":
-            hooks.run_hooks(name, configured.get(name) or [], state, self.record.entry)
+            hooks.run_hooks(
+                name, configured.get(name) or [], state, self.record.data["bundle"], self.record.entry
+            )
 
     def _record(self, pid: int) -> None:
         if not (started := start_time(pid)):

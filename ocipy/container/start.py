@@ -57,7 +57,7 @@ def start(record: Record, compiled: Plan | None = None) -> None:
         from ocipy.container.hooks import run_hooks
 
         try:
-            run_hooks("poststart", hooks, record.hook_state(RUNNING), record.entry)
+            run_hooks("poststart", hooks, record.hook_state(RUNNING), record.data["bundle"], record.entry)
         except LaunchError as error:
             _destroy(record, error)
             raise

@@ -92,7 +92,8 @@ def _hooks(b: Builder, kind: str) -> None:
         env = hook.get("env")
         given = process.environment(b.process) if env is None else process.once(env)
         last = kind == "startContainer" and index == len(hooks) - 1
-        b.add(ops.hook(where, hook["path"], args, given, timeout, env is None, last))
+        place = b.options.bundle if kind == "createContainer" else ""  # the other one's is the container's root
+        b.add(ops.hook(where, hook["path"], args, given, place, timeout, env is None, last))
 
 
 def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int) -> Plan:

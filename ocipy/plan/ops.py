@@ -108,8 +108,9 @@ sync = Kind(1, "sync", "I")  # kind
 fork = Kind(2, "fork")
 ready = Kind(3, "ready", "I")  # whether to keep the channel
 wait_start = Kind(4, "wait_start", "I")  # slot of the listening socket
-#: path, args, env, timeout in seconds or 0, whether env is the program's, whether `start` is told when it is done
-hook = Kind(5, "hook", "sSSIII")
+#: path, args, env, directory to work in or "", timeout in seconds or 0, whether env is the program's, whether `start`
+#: is told when it is done
+hook = Kind(5, "hook", "sSSsIII")
 exec = Kind(6, "exec", "SSI")  # args, env, whether to add LISTEN_PID
 lookup = Kind(7, "lookup", "ssI")  # executable, PATH, uid whose home directory becomes HOME or NO_UID
 

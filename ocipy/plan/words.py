@@ -98,7 +98,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "fork": "continue in a child",
     "ready": "report that all is ready",
     "wait_start": "wait for start",
-    "hook": lambda path, words, env, timeout, inherits, last: f"run hook {args([path, *words[1:]])}",
+    "hook": lambda path, words, env, place, timeout, inherits, last: f"run hook {args([path, *words[1:]])}",
     "exec": lambda words, env, listens: f"exec {args(words)}",
     "lookup": lambda name, path, uid: f"find the executable {name}",
     "open_ns": lambda slot, file, kind, other: f"open the {flags.namespaces(kind)} namespace {file}",
