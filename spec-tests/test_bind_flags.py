@@ -265,13 +265,13 @@ def test_not_locked_in_a_user_namespace(user: User, box: TestBundle) -> None:
 
 
 def warned(cli: Cli, bundle: TestBundle, tmp_path: Path) -> list[str]:
-    """Run a bundle; returns the warnings of its log."""
+    """Run a bundle; returns what its log tells."""
     log = tmp_path / "log"
     log.unlink(missing_ok=True)
     name = fresh_id()
     cli("--log", str(log), "--log-format", "json", "run", "--bundle", str(bundle.save()), name)
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return [line["msg"] for line in lines if line["level"] == "warning"]
+    return [line["msg"] for line in lines if line["level"] == "info"]
 
 
 @pytest.mark.parametrize(
@@ -299,6 +299,14 @@ def test_warning(
     words = f"{where}.options: {lost} of the mount of {top} does not hold in the container: a bind mount with an option"
     found = warned(cli, bundle, tmp_path)
     assert [line.startswith(words) for line in found] == [True] * bool(lost), found
+
+
+def test_without_a_log(cli: Cli, bundle: TestBundle, source: Source) -> None:
+    """Standard error may be the container's: nothing is written there, unless --debug or --log-level asks."""
+    add(bundle, "/m", source("nosuid"), "ro")
+    assert cli.run(bundle.args("true")).stderr == ""
+    done = cli("--log-level", "info", "run", "--bundle", str(bundle.path), fresh_id())
+    assert "nosuid of the mount of" in done.stderr
 
 
 def test_readonly_file_system(cli: Cli, bundle: TestBundle, tmp_path: Path, source: Source) -> None:

@@ -178,6 +178,19 @@ def test_env(cli: Cli, bundle: TestBundle, kind: str) -> None:
     assert found.split() == ["A=1", "EMPTY=", "B=x=y"]
 
 
+def test_directory_inside(cli: Cli, bundle: TestBundle, log: Log) -> None:
+    """createContainer hooks run in the container's root, which is still one of the host's directories, as with runc and
+    crun; startContainer ones where the program will."""
+    (bundle.rootfs / "in-root").touch()
+    (bundle.rootfs / "srv").mkdir()
+    bundle.config["process"]["cwd"] = "/srv"
+    for kind in CONTAINER:
+        log.hook(kind, "", args=["sh", "-c", f"pwd > {log.path}/{kind}; test {kind[0]} = s || cat in-root"])
+    cli.run(bundle)
+    assert log.read("createContainer").strip() == str(bundle.rootfs)
+    assert log.read("startContainer").strip() == "/srv"
+
+
 @pytest.mark.parametrize("null", [False, True])
 def test_no_env(cli: Cli, bundle: TestBundle, log: Log, null: bool) -> None:
     """Without env, a hook in the runtime's namespaces has the environment of the command that runs it, and one in the
@@ -205,7 +218,7 @@ def test_no_env(cli: Cli, bundle: TestBundle, log: Log, null: bool) -> None:
 
 
 def test_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
-    """Hooks work in the bundle, whatever the directory of the command is, and the last kind in the container's root."""
+    """Hooks work in the bundle, whatever the directory of the command is; those of the container in its root."""
     out = tmp_path / "out"
     out.mkdir()
     bundle.config["mounts"].append({"destination": str(out), "source": str(out), "options": ["rbind"]})
@@ -216,7 +229,8 @@ def test_directory(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     cli("start", name, cwd="/")
     cli("delete", "--force", name, cwd="/")
     found = {kind: (out / kind).read_text().strip() for kind in KINDS}
-    assert found == dict.fromkeys(KINDS, str(bundle.path)) | {"startContainer": "/"}
+    roots = {"createContainer": str(bundle.rootfs), "startContainer": "/"}
+    assert found == dict.fromkeys(KINDS, str(bundle.path)) | roots
 
 
 def test_directory_that_is_gone(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:

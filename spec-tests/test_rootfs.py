@@ -418,3 +418,32 @@ def test_image_is_untouched(cli: Cli, bundle: TestBundle, image: Path) -> None:
     cli.run(bundle)
     made = {str(p.relative_to(bundle.rootfs)) for p in bundle.rootfs.rglob("*")}
     assert made == {str(p.relative_to(image)) for p in image.rglob("*")}
+
+
+@pytest.mark.parametrize("userns", [False, True])
+def test_no_pivot_leaves_no_view_of_the_host(cli: Cli, bundle: TestBundle, tmp_path: Path, userns: bool) -> None:
+    """--no-pivot: what is mounted on the host stays below the root. While a procfs or sysfs among it is whole, the
+    kernel lets the program mount one of its own in a user namespace, without what is masked: so none is left, nor of
+    those that are mounted twice or elsewhere, with a blank in their name."""
+    places = [tmp_path / name for name in ("a", "b c", "sys")]
+    for place in places:
+        place.mkdir()
+    stack = 'mount -t proc p "$1" && mount -t proc p "$2" && mount -t sysfs s "$3" && mount -t proc p /proc && '
+    stack += 'shift 3 && exec "$@"'
+    process = bundle.config["process"]
+    proc, sys = "unshare -mrpf $b mount -t proc p /proc", "unshare -mrn $b mount -t sysfs s /sys"
+    process["args"] = ["sh", "-c", f"b=/bin/busybox; $b {proc} || echo no; $b {sys} || echo no"]
+    for name in ("bounding", "permitted", "effective"):
+        process["capabilities"][name] += ["CAP_SETFCAP"]
+    if userns:
+        bundle.config["linux"]["namespaces"].append({"type": "user"})
+        for name in ("uidMappings", "gidMappings"):
+            bundle.config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    words = cli.command("run", "--no-pivot", "--bundle", str(bundle.save()), fresh_id())
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", stack, "sh", *map(str, places), *words],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # in a user namespace they can only be covered, and the kernel takes such a sysfs for whole (with runc, too)
+    assert done.stdout.startswith("no\n" if userns else "no\nno\n"), done.stdout

@@ -51,14 +51,13 @@ static int attend(int pidfd, int out, int64_t timeout_ms, char *text, size_t siz
     return info.si_code == CLD_EXITED ? info.si_status << 8 : info.si_status & 0x7f;
 }
 
-/* hook(path, args, env, directory to work in or "", timeout in seconds or 0, whether env is the program's: with its HOME, as soon as that is known,
+/* hook(path, args, env, timeout in seconds or 0, whether env is the program's: with its HOME, as soon as that is known,
  * whether to tell `start` that this was the last one): without that it could not tell our end, which a hook may take long
  * enough to see, from the exec, which closes the channel as well. */
 int op_hook(struct ctx *c, struct rd *r) {
     uint32_t n;
     const char *path = rd_str(r);
     char **args = rd_strs(r, &n), **env = rd_strs(r, &n);
-    const char *directory = rd_str(r);
     uint32_t timeout = rd_u32(r);
     bool programs = rd_u32(r) != 0, last = rd_u32(r) != 0;
     if (r->bad) return -EPROTO;
@@ -84,10 +83,6 @@ int op_hook(struct ctx *c, struct rd *r) {
         if (c->sock == 3) fcntl(3, F_SETFD, FD_CLOEXEC);
         if (c->hook_filter && load_filter(c, c->hook_filter_flags, c->hook_filter, c->hook_filter_size) < 0) {
             dprintf(2, "seccomp: %s\n", *c->text ? c->text : words(errno));
-            _exit(127);
-        }
-        if (*directory && chdir(directory) < 0) {
-            dprintf(2, "%s: %s\n", directory, words(errno));
             _exit(127);
         }
         execve(path, args, env);

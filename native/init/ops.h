@@ -34,6 +34,7 @@
     X(33, pivot_root, op_pivot_root)     \
     X(34, move_root, op_move_root)       \
     X(35, root_attr, op_root_attr)       \
+    X(41, to_root, op_to_root)           \
     X(36, mkdir, op_mkdir)               \
     X(37, symlink, op_symlink)           \
     X(38, mknod, op_mknod)               \

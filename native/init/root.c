@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 
@@ -80,6 +81,12 @@ int op_open_root(struct ctx *c, struct rd *r) {
     return c->root < 0 ? fail(c, "open") : 0;
 }
 
+/* to_root(): there createContainer hooks are run, as runc and crun have it, while / is still the host's. */
+int op_to_root(struct ctx *c, struct rd *r) {
+    (void)r;
+    return fchdir(c->root) < 0 ? fail(c, "fchdir") : 0;
+}
+
 /* pivot_root onto itself: the old root ends up stacked on the new one and is detached, so no directory for
  * it is needed in the image. */
 int op_pivot_root(struct ctx *c, struct rd *r) {
@@ -96,17 +103,88 @@ int op_pivot_root(struct ctx *c, struct rd *r) {
     return chdir("/") < 0 ? fail(c, "chdir") : 0;
 }
 
+/* Reads a line; one that has no room is cut. Returns 0 at the end, and -errno. */
+static int read_line(struct ctx *c, int fd, char *line, size_t size) {
+    static char buffer[4096];
+    static size_t at, end; /* a file is read to its end */
+    for (size_t n = 0;;) {
+        if (at == end) {
+            ssize_t got = read(fd, buffer, sizeof buffer);
+            if (got < 0) return fail(c, "read");
+            at = 0;
+            end = (size_t)got;
+            if (!end) return 0;
+        }
+        char byte = buffer[at++];
+        line[n < size - 1 ? n++ : n] = byte == '\n' ? 0 : byte;
+        line[n] = 0;
+        if (byte == '\n') return 1;
+    }
+}
+
+/* Undoes the escapes (\040) of a path in mountinfo. */
+static void unescape(char *path) {
+    char *to = path;
+    for (const char *from = path; *from; from++)
+        if (from[0] == '\\' && from[1] && from[2] && from[3]) {
+            *to++ = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+            from += 3;
+        } else
+            *to++ = *from;
+    *to = 0;
+}
+
+/* Finds the mounts of a whole procfs or sysfs outside of the container's root, and among the first `limit` of them the
+ * last one's path. Returns how many there are, or -errno. */
+static int full_views(struct ctx *c, int limit, char *found, size_t size) {
+    static char line[5 * PATH_MAX], root[PATH_MAX];
+    char link[40];
+    int proc = proc_fd(c), count = 0, e;
+    if (proc < 0) return proc;
+    snprintf(link, sizeof link, "self/fd/%d", c->root);
+    ssize_t n = readlinkat(proc, link, root, sizeof root - 1);
+    if (n < 0) return fail(c, "readlink");
+    root[n] = 0;
+    int fd = openat(proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail(c, "open(mountinfo)");
+    while ((e = read_line(c, fd, line, sizeof line)) > 0) {
+        char *rest = line, *what = "", *path = "", *type = strstr(line, " - ");
+        for (int i = 0; i < 5 && rest; i++) {
+            what = path;
+            path = strsep(&rest, " ");
+        }
+        if (!rest || !type || strcmp(what, "/") || (strncmp(type, " - proc ", 8) && strncmp(type, " - sysfs ", 9))) continue;
+        unescape(path);
+        if (n > 1 && !strncmp(path, root, (size_t)n) && (path[n] == 0 || path[n] == '/')) continue;
+        if (++count <= limit) snprintf(found, size, "%s", path);
+    }
+    close(fd);
+    return e < 0 ? e : count;
+}
+
 /* --no-pivot: a root on an initramfs can't be pivoted. The full views of procfs and sysfs that stay mounted
- * below would let the container see them through a mount of its own: they go first. */
+ * below, hidden or not, would let the container see them through a mount of its own: they go first, the upper ones
+ * of a stack before the lower ones. */
 int op_move_root(struct ctx *c, struct rd *r) {
     (void)r;
-    static const char *full[] = {"/proc", "/sys"};
-    for (int i = 0; i < 2; i++)
-        if (umount2(full[i], MNT_DETACH) < 0 && errno != ENOENT) {
-            /* locked in a user namespace, or no mount at all: covered then */
-            if (errno != EPERM && errno != EINVAL) return fail(c, "umount2");
-            if (mount("tmpfs", full[i], "tmpfs", 0, NULL) < 0) return fail(c, "mount");
-        }
+    static char path[PATH_MAX];
+    int left = full_views(c, INT_MAX, path, sizeof path);
+    for (; left > 0; left--) {
+        int e = full_views(c, left, path, sizeof path);
+        if (e < 0) return e;
+        if (e < left) left = e; /* more went with the last one */
+        if (!left) break;
+        struct statfs st;
+        if (statfs(path, &st) == 0 && st.f_type == TMPFS_MAGIC) continue; /* a stack that is covered already */
+        if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) continue;
+        /* locked in a user namespace, or below another mount: covered then */
+        if (errno != EPERM && errno != EINVAL) return failf(c, "umount2", -errno, "%s", path);
+        int at = sys_openat2(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS);
+        if (at < 0 || fchdir(at) < 0 || mount("tmpfs", ".", "tmpfs", 0, NULL) < 0)
+            return failf(c, "mount", -errno, "%s", path);
+        close(at);
+    }
+    if (left < 0) return left;
     if (fchdir(c->root) < 0) return fail(c, "fchdir");
     if (mount(".", "/", NULL, MS_MOVE, NULL) < 0) return fail(c, "mount(MS_MOVE)");
     if (chroot(".") < 0) return fail(c, "chroot");

@@ -44,4 +44,5 @@ def options(context: Context) -> CreateOptions:
         rootless=context.rootless,
         cgroup_manager=context.cgroup_manager,
         warn=context.warn,
+        inform=context.inform,
     )

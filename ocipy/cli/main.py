@@ -65,6 +65,11 @@ class Context:
         """Log a warning."""
         _log(self.globals, "warning", text, {})
 
+    def inform(self, text: str) -> None:
+        """Write to the log, if there is one: standard error may be the container's, whose output this would disturb."""
+        if self.globals.log or self.globals.debug or self.globals.log_level:
+            _log(self.globals, "info", text, {})
+
     def error(self, error: Error) -> None:
         """Tell of an error that does not end the command."""
         _report(self.globals, error)

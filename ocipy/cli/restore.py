@@ -35,6 +35,7 @@ def run(context: Context) -> int:
         pid_file=common.absolute(args.pid_file),
         cgroup_manager=context.cgroup_manager,
         warn=context.warn,
+        inform=context.inform,
     )
     options = RestoreOptions(
         **shared(args),

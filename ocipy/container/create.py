@@ -83,8 +83,7 @@ def create(
         container_id, bundle, more, spec=spec, rootless=options.rootless, cgroup_manager=options.cgroup_manager,
         resctrl=options.resctrl,
     )
-    if options.warn is not None:
-        tell(spec, compiled, options.warn)
+    tell(spec, compiled, options)
     check_console(compiled, options)
     if compiled.notifies:
         from ocipy.container import agent

@@ -43,11 +43,12 @@ class CreateOptions:
         rootless: whether the container may do without a cgroup for lack of permission, if its config names none and
             sets no limit; None: unless the caller is the host's root.
         warn: gets what is ignored in the config, one line each (runtime.md#warnings).
+        inform: gets what is done as the config says, but may not be expected.
     """
 
     __slots__ = (
-        "cgroup_manager", "console_fd", "fault", "listen_fds", "listen_names", "no_new_keyring", "no_pivot", "notify",
-        "pid_file", "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "timings", "warn",
+        "cgroup_manager", "console_fd", "fault", "inform", "listen_fds", "listen_names", "no_new_keyring", "no_pivot",
+        "notify", "pid_file", "pidfd_socket", "preserve_fds", "resctrl", "rootless", "stdio", "timings", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class CreateOptions:
         timings: bool = False,
         rootless: bool | None = None,
         warn: Callable[[str], None] | None = None,
+        inform: Callable[[str], None] | None = None,
     ) -> None:
         self.console_fd = console_fd
         self.pid_file = pid_file
@@ -86,6 +88,7 @@ class CreateOptions:
         self.timings = timings
         self.rootless = rootless
         self.warn = warn
+        self.inform = inform
 
 
 def prepare(
@@ -185,16 +188,20 @@ def check_console(compiled: plan.Plan, options: CreateOptions) -> None:
         )  # fmt: skip
 
 
-def tell(spec: dict[str, Any], compiled: plan.Plan, warn: Callable[[str], None]) -> None:
-    """Tell of what is ignored: capabilities that don't exist (config.md#linux-process), and what the plan has found."""
+def tell(spec: dict[str, Any], compiled: plan.Plan, options: CreateOptions) -> None:
+    """Tell of what is ignored: capabilities that don't exist (config.md#linux-process), and what the plan has found; and
+    of what the flags of bind mounts cost."""
+    if options.inform is not None:
+        for op in compiled.ops:
+            if op.kind is bind_attr and _may_lose(*op.values[3:]):  # type: ignore[arg-type]
+                from ocipy.container.unnamed import notice as unnamed
+
+                if text := unnamed(op.path, str(op.values[4]), int(op.values[3])):  # type: ignore[arg-type]
+                    options.inform(text)
+    if (warn := options.warn) is None:
+        return
     for notice in compiled.notices:
         warn(notice)
-    for op in compiled.ops:
-        if op.kind is bind_attr and _may_lose(*op.values[3:]):  # type: ignore[arg-type]
-            from ocipy.container.unnamed import notice as unnamed
-
-            if text := unnamed(op.path, str(op.values[4]), int(op.values[3])):  # type: ignore[arg-type]
-                warn(text)
     sets = (spec.get("process") or {}).get("capabilities") or {}
     if set().union(*(sets.get(name) or () for name in CAPABILITY_SETS)).difference(CAPABILITIES):
         from ocipy.spec.notices import notices

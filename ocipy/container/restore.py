@@ -71,8 +71,7 @@ def restore(store: Store, container_id: str, bundle: str, options: RestoreOption
     check_open(*options.create.stdio)
     serve = criu.find()
     spec, cgroup, compiled, rdt = prepare(container_id, bundle, {})
-    if options.create.warn is not None:
-        tell(spec, compiled, options.create.warn)
+    tell(spec, compiled, options.create)
     check_console(compiled, options.create)
     external.namespaces(spec)
     if (spec.get("linux") or {}).get("netDevices"):

@@ -56,7 +56,9 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     hooks = spec.get("hooks") or {}
     if any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
         b.add(ops.sync("$.hooks", ops.SYNC_HOOKS))
-    _hooks(b, "createContainer")
+    if hooks.get("createContainer"):
+        b.add(ops.to_root("$.hooks.createContainer"))
+        _hooks(b, "createContainer")
     rootfs.cover(b)
     rootfs.sysctl(b)
     process.labels(b)
@@ -92,8 +94,7 @@ def _hooks(b: Builder, kind: str) -> None:
         env = hook.get("env")
         given = process.environment(b.process) if env is None else process.once(env)
         last = kind == "startContainer" and index == len(hooks) - 1
-        place = b.options.bundle if kind == "createContainer" else ""  # the other one's is the container's root
-        b.add(ops.hook(where, hook["path"], args, given, place, timeout, env is None, last))
+        b.add(ops.hook(where, hook["path"], args, given, timeout, env is None, last))
 
 
 def compile_exec(spec: dict[str, Any], host: Host, options: Options, kinds: int) -> Plan:

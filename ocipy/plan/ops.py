@@ -108,9 +108,8 @@ sync = Kind(1, "sync", "I")  # kind
 fork = Kind(2, "fork")
 ready = Kind(3, "ready", "I")  # whether to keep the channel
 wait_start = Kind(4, "wait_start", "I")  # slot of the listening socket
-#: path, args, env, directory to work in or "", timeout in seconds or 0, whether env is the program's, whether `start`
-#: is told when it is done
-hook = Kind(5, "hook", "sSSsIII")
+#: path, args, env, timeout in seconds or 0, whether env is the program's, whether `start` is told when it is done
+hook = Kind(5, "hook", "sSSIII")
 exec = Kind(6, "exec", "SSI")  # args, env, whether to add LISTEN_PID
 lookup = Kind(7, "lookup", "ssI")  # executable, PATH, uid whose home directory becomes HOME or NO_UID
 
@@ -137,6 +136,7 @@ open_root = Kind(32, "open_root")
 pivot_root = Kind(33, "pivot_root")
 move_root = Kind(34, "move_root")
 root_attr = Kind(35, "root_attr", "QQ")  # attributes to set, propagation
+to_root = Kind(41, "to_root")
 mkdir = Kind(36, "mkdir", "sI")  # path, mode
 symlink = Kind(37, "symlink", "ss")  # target, path
 mknod = Kind(38, "mknod", "sIIIII")  # path, mode, major, minor, uid, gid
