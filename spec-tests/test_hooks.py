@@ -286,6 +286,14 @@ def test_descriptors(cli: Cli, bundle: TestBundle, log: Log) -> None:
         assert found - {"3"} == {"0", "1", "2"}, kind  # 3 is the directory that ls reads
 
 
+def test_words_of_a_chatty_hook(cli: Cli, bundle: TestBundle, log: Log) -> None:
+    """Of what a hook that fails has written, the first 2048 bytes are in the error, and no more."""
+    log.hook("createRuntime", "printf %0100000d 7; exit 3")
+    error = last_line(cli.run(bundle, code=1).stderr)
+    assert f"exited with status 3: {'0' * 2048}" in error
+    assert len(error) < 2500
+
+
 def test_deaf_and_chatty(cli: Cli, bundle: TestBundle, log: Log) -> None:
     """A hook that does not read the state, or writes more than a pipe holds, neither fails nor hangs."""
     for kind in KINDS:

@@ -25,6 +25,7 @@ from ocipy.container.hooks import run_hooks
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, LaunchError, StateError
 from ocipy.plan import Plan, ops
+from ocipy.state import Store
 
 
 @pytest.fixture
@@ -329,12 +330,15 @@ def test_failures_leave_no_descriptor(bundle: TestBundle, root: str) -> None:
         assert container.status == "running"
 
 
-def test_a_program_that_waits_for_any_child(bundle: TestBundle, root: str) -> None:
+def test_a_program_that_waits_for_any_child(bundle: TestBundle, make_bundle: object, root: str) -> None:
     """A SIGCHLD handler that reaps every child takes the status from us, but nothing else goes wrong; from
     Linux 6.15 on the kernel keeps it for the pidfd."""
     bundle.sh("exit 3").save()
+    # the first process of a pid namespace gets what it has a handler for, and SIGKILL
+    long = make_bundle().sh("trap 'exit 41' TERM; touch /ready; while :; do sleep 0.1; done")  # type: ignore[operator]
+    long.save()
     code = f"""
-        import os, signal
+        import os, signal, time
         from ocipy import Container
 
         def reap(*_):
@@ -348,6 +352,15 @@ def test_a_program_that_waits_for_any_child(bundle: TestBundle, root: str) -> No
         for _ in range(5):
             with Container.run({fresh_id()!r}, {str(bundle.path)!r}, root={root!r}) as container:
                 print(container.wait(30))
+        for number, status in (9, 137), (15, 41):
+            with Container.run({fresh_id()!r}, {str(long.path)!r}, root={root!r}) as container:
+                until = time.monotonic() + 30
+                while not os.path.exists({str(long.rootfs / "ready")!r}) and time.monotonic() < until:
+                    time.sleep(0.01)
+                container.kill(number)
+                found = container.wait(30)
+                print(3 if found == status else found)
+            os.unlink({str(long.rootfs / "ready")!r})
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, cwd="/"
@@ -357,6 +370,21 @@ def test_a_program_that_waits_for_any_child(bundle: TestBundle, root: str) -> No
     allowed = {"3"} if kernel >= (6, 15) else {"3", "None"}
     assert set(done.stdout.split()) <= allowed
     assert done.stderr == ""
+
+
+def test_an_entry_is_closed_once(root: str) -> None:
+    """Closing a container's state directory again closes nothing else, though its number is in use again."""
+    entry = Store(root).create("box")
+    with contextlib.closing(entry):
+        os.rmdir(entry.path)
+        number = entry.fd
+    other = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
+    assert other == number
+    entry.close()
+    with entry:
+        pass
+    assert os.path.samestat(os.fstat(other), os.stat("/"))
+    os.close(other)
 
 
 def test_not_our_child(bundle: TestBundle, root: str) -> None:

@@ -587,7 +587,8 @@ def test_tmpcopyup(cli: Cli, bundle: TestBundle) -> None:
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize(
     ("options", "found"),
-    [([], ["750", "7", "8"]), (["mode=0711"], ["711", "7", "8"]), (["uid=3", "gid=4"], ["750", "3", "4"])],
+    [([], ["750", "7", "8"]), (["mode=0711"], ["711", "7", "8"]), (["uid=3", "gid=4"], ["750", "3", "4"]),
+     (["uid=3"], ["750", "3", "8"]), (["gid=4"], ["750", "7", "4"])],
 )
 def test_tmpfs_on_directory(
     cli: Cli, bundle: TestBundle, options: list[str], found: list[str], copied: bool
@@ -600,8 +601,8 @@ def test_tmpfs_on_directory(
     top.chmod(0o750)
     add(bundle, "/data", "tmpfs", "tmpfs", *options, *(["tmpcopyup"] if copied else []))
     add(bundle, "/fresh", "tmpfs", "tmpfs")
-    if not copied and "uid=3" not in options:
-        found = [found[0], "0", "0"]
+    if not copied:
+        found = [found[0], "3" if "uid=3" in options else "0", "4" if "gid=4" in options else "0"]
     done = cli.run(bundle.sh("stat -c '%a %u %g' /data /fresh"))
     assert done.stdout == f"{' '.join(found)}\n1777 0 0\n"
 
@@ -726,16 +727,18 @@ def test_cgroup_mount(cli: Cli, bundle: TestBundle, namespace: bool, option: str
     assert (f":{path}\n" in done.stdout) is not namespace
     if unified():
         assert found["/sys/fs/cgroup"].type == "cgroup2"
-        assert {option, "nosuid", "noexec", "nodev"} <= found["/sys/fs/cgroup"].options
+        assert found["/sys/fs/cgroup"].options == {option, "nosuid", "noexec", "nodev", "relatime"}
         if namespace:
             assert "\n1\n" in done.stdout
         return
     assert found["/sys/fs/cgroup"].type == "tmpfs"
-    assert option in found["/sys/fs/cgroup"].options
+    assert found["/sys/fs/cgroup"].superblock >= {"mode=755"}
+    for point, inner in found.items():  # the tmpfs and what is in it
+        if point.startswith("/sys/fs/cgroup"):
+            assert inner.options == {option, "nosuid", "noexec", "nodev", "relatime"}, point
     for hierarchy in hierarchies():
         inner = found[hierarchy.point]
         assert inner.type == "cgroup"
-        assert {option, "nosuid", "noexec", "nodev"} <= inner.options
         assert inner.root == ("/" if namespace else inner.root)
     assert "\n1\n" in done.stdout  # the program itself, in the top cgroup that it sees
 

@@ -314,6 +314,22 @@ def test_joined_user_with_maps(
     assert (words in cli.run(open_bundle, code=code).stderr) == bool(code)
 
 
+@pytest.mark.parametrize(("name", "size", "code"), [
+    ("uidMappings", 1, 0), ("uidMappings", 2, 1), ("gidMappings", 1, 0), ("gidMappings", 2, 1),
+])  # fmt: skip
+@pytest.mark.parametrize("other", [{}, {"uidMappings": [], "gidMappings": []}])
+def test_joined_user_with_one_map(
+    cli: Cli, open_bundle: TestBundle, holder: Callable[..., int], name: str, size: int, code: int, other: dict[str, Any]
+) -> None:
+    """One of the two is looked at also if the other is left out, or empty."""
+    pid = holder("--user", "--map-root-user")
+    namespaces(open_bundle, "mount", "pid", "ipc", "network", "uts", ("user", f"/proc/{pid}/ns/user"))
+    open_bundle.config["mounts"] = [m for m in open_bundle.config["mounts"] if m["destination"] != "/dev/pts"]
+    open_bundle.config["linux"] |= other | {name: [{"containerID": 0, "hostID": 0, "size": size}]}
+    words = f"$.linux.{name}: not the map of the user namespace that is joined by its path"
+    assert (words in cli.run(open_bundle, code=code).stderr) == bool(code)
+
+
 def test_host_network_in_new_user(cli: Cli, open_bundle: TestBundle, holder: Callable[..., int]) -> None:
     """config-linux.md#namespaces: a network namespace that the host owns is joined before the container's new
     user namespace is made, which could not join it."""

@@ -337,6 +337,18 @@ def test_sysctl_files() -> None:
     assert sysctl_file("net.ipv4.conf.eth0/1.forwarding") == "sys/net/ipv4/conf/eth0.1/forwarding"
 
 
+def test_sysctls_of_a_restored_network() -> None:
+    """A restore writes those of the network namespace, and none else: it is not in the container's other namespaces."""
+    made = criu.network({
+        "net.core.somaxconn": "7", "kernel.msgmax": "1", "net/ipv4/conf/eth0.100/rp_filter": "1", "fs.mqueue.msg_max": "1",
+        "kernel.domainname": "net", "netfilter.x": "1",
+    })  # fmt: skip
+    assert [(op.path, op.values) for op in made.ops if op.name == "proc_write"] == [
+        ('$.linux.sysctl["net.core.somaxconn"]', ("sys/net/core/somaxconn", "7")),
+        ('$.linux.sysctl["net/ipv4/conf/eth0.100/rp_filter"]', ("sys/net/ipv4/conf/eth0.100/rp_filter", "1")),
+    ]
+
+
 def test_ambient_within_inheritable(config: dict[str, Any]) -> None:
     """capabilities(7): ambient ones that are not inheritable have no effect, and `runc spec` always wrote
     them."""
@@ -414,6 +426,19 @@ def test_labels_without_module(config: dict[str, Any], section: str, key: str, m
         error = refused(config, at)
         assert (type(error), error.config_path) == (Unsupported, f"$.{section}.{key}")
         assert f"{module} is not enabled on this host" in str(error)
+
+
+def test_mounts_in_proc(config: dict[str, Any]) -> None:
+    """The files of /proc that may be bound over are these, and nothing else that this kernel has there is one."""
+    allowed = {"cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo",
+               "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"}  # fmt: skip
+    others = {path.name for path in Path("/proc").iterdir()} | {"new", "sys/kernel", "sys/kernel/core_pattern"}
+    for name in allowed | others:
+        config["mounts"] = [{"destination": f"/proc/{name}", "source": "/dev/null", "options": ["bind"]}]
+        if name in allowed:
+            compile_(config)
+        else:
+            assert refused(config).config_path == "$.mounts[0].destination", name
 
 
 @pytest.mark.parametrize(

@@ -128,13 +128,15 @@ def test_signals_to_all(user: User, box: TestBundle) -> None:
     name = user.start(box)
     trap = "trap 'echo exec >> /dev/shm/got; exit' USR1; echo ready >> /dev/shm/got; while :; do sleep 0.1; done"
     user.detach("exec", "--detach", name, "sh", "-c", trap)
+    below = "trap 'echo below >> /dev/shm/got; exit' USR1; echo ready2 >> /dev/shm/got; while :; do sleep 0.1; done"
+    user.detach("exec", "--detach", name, "busybox", "unshare", "-U", "-p", "-f", "sh", "-c", below)
 
     def got() -> set[str]:
         return set(user("exec", name, "cat", "/dev/shm/got", code=None).stdout.split())
 
-    until(lambda: "ready" in got())
+    until(lambda: got() == {"ready", "ready2"})
     user("kill", "--all", name, "USR1")
-    until(lambda: got() == {"ready", "init", "exec"})
+    until(lambda: got() == {"ready", "ready2", "init", "exec", "below"})
     user("kill", name, "KILL")
 
 

@@ -254,6 +254,8 @@ def test_no_agent(cli: Cli, bundle: TestBundle, tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "none", "no such file"),
         (bundle.path, "is not a socket"),
+        (bundle.rootfs / "etc/passwd", "is not a socket"),
+        (Path("/dev/null"), "is not a socket"),
         ("agent.sock", "is not absolute"),
         (f"{bundle.rootfs}/bin/busybox/x", "not a directory"),
     ):

@@ -278,6 +278,7 @@ ACCEPTED: list[Callable[[dict[str, Any]], None]] = [
     resource("devices", [{"allow": True, "type": "", "major": -1, "minor": -1, "access": "mrw"}]),
     resource("blockIO", {"weight": 0, "leafWeight": 1000}),
     resource("cpu", {"quota": -1, "burst": 100, "shares": 2}),
+    resource("cpu", {"quota": 1000, "burst": 1000, "idle": 1}),
     put("linux.sysctl", {
         "net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.100/rp_filter": "1", "kernel.shm_rmid_forced": "1",
         "net.ipv4.conf.eth0/100.rp_filter": "1", "fs.mqueue.msg_max": "1", "kernel.domainname": "d",
