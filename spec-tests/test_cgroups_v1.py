@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cgroup_tools
 import pytest
-from cgroup_tools import HOG, PREFIX, deepen, in_child, new, until
+from cgroup_tools import HOG, PREFIX, deepen, in_child, new, private_mounts, until
 
 from ocipy import cgroups, host
 from ocipy.cgroups import _fs, device_rules
@@ -75,6 +75,51 @@ def test_there_is_a_directory_in_each_hierarchy(cgroup: LegacyCgroup) -> None:
         assert PREFIX in directory
         assert Path(directory, "cgroup.procs").exists()
     cgroup.create()  # what is there is used
+
+
+def test_modes_and_owners_of_what_is_made() -> None:
+    """Everybody may look into a cgroup and its new parents, nobody but root may change them, whatever the umask lets
+    through."""
+    nested = new("modes/a/b")
+    before = os.umask(0)
+    try:
+        nested.create()
+        for directory in map(Path, nested.paths.values()):
+            for level in (directory, directory.parent, directory.parent.parent):
+                found = level.stat()
+                assert (oct(found.st_mode), found.st_uid, found.st_gid) == ("0o40755", 0, 0), level
+    finally:
+        os.umask(before)
+        new("modes").delete()
+
+
+def test_read_only_hierarchies(cgroup: LegacyCgroup) -> None:
+    """In hierarchies that are mounted read-only, a cgroup that is there is used; none can be made."""
+    with private_mounts():
+        for hierarchy in host.cgroups().hierarchies:
+            subprocess.run(["mount", "-o", "remount,bind,ro", hierarchy.mountpoint], check=True)
+        cgroup.create()
+        with pytest.raises(CgroupError) as caught:
+            new().create()
+        with pytest.raises(CgroupError):
+            new("deep/er").create()
+    assert caught.value.errno == errno.EROFS
+
+
+def test_walks_leave_no_descriptor(cgroup: LegacyCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """What is below a cgroup is gone through without a descriptor left open, however much there is."""
+    start(cgroup=cgroup)
+    for name in ("a/b/c", "a/d", "e"):
+        cgroup.below({"": name}).create()
+    before = os.listdir("/proc/self/fd")
+    assert len(cgroup.pids()) == 1
+    for directory in cgroup.paths.values():
+        assert len(_fs.processes(directory)) == 1
+        _fs.thaw_all(directory)
+        _fs.signal_all(directory, 0)
+    cgroup.kill(signal.SIGKILL)
+    cgroup.delete()
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_relative_path_is_below_the_own_cgroup() -> None:
@@ -431,6 +476,64 @@ def test_stats(cgroup: LegacyCgroup, start: Callable[..., subprocess.Popen[bytes
     if "cpuset" in CONTROLLERS:
         assert data["cpuset"]["cpus"]
         assert data["cpuset"]["mems"]
+
+
+def test_every_statistic(cgroup: LegacyCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """All of what is told is what the files say, of a cgroup whose processes have ended."""
+    process = start("sh", "-c", 'read go; exec "$@"', "sh", sys.executable, "-c", HOG.format(size=16 << 20),
+                    cgroup=cgroup, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    process.communicate(b"\ngo")
+
+    def one(controller: str, name: str) -> int:
+        path = Path(cgroup.paths.get(controller, "/nonexistent"), name)
+        return int(path.read_text()) if path.exists() else 0
+
+    def table(controller: str, name: str) -> dict[str, int]:
+        path = Path(cgroup.paths.get(controller, "/nonexistent"), name)
+        return {k: int(v) for k, v in map(str.split, path.read_text().splitlines())} if path.exists() else {}
+
+    def put(controller: str, name: str, value: int) -> None:
+        path = Path(cgroup.paths.get(controller, "/nonexistent"), name)
+        if path.exists():
+            with contextlib.suppress(OSError):  # cpus are exclusive only where they are to others
+                path.write_text(str(value))
+
+    # that no two files say the same
+    for number, name in enumerate(("memory", "memory.memsw", "memory.kmem.tcp")):
+        put("memory", f"{name}.limit_in_bytes", (64 + number) << 20)
+    flags = ("cpu_exclusive", "mem_exclusive", "mem_hardwall", "memory_migrate", "memory_spread_page",
+             "memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level")  # fmt: skip
+    data = cgroup.stats()
+    for flag in flags:
+        was = data["cpuset"].get(flag, 0)
+        put("cpuset", f"cpuset.{flag}", was + 1 if flag == "sched_relax_domain_level" else 1 - was)
+        found = cgroup.stats()["cpuset"]
+        assert set(found) == {"cpus", "mems", *flags}
+        assert {name: found[name] for name in flags} == {name: one("cpuset", f"cpuset.{name}") for name in flags}
+        put("cpuset", f"cpuset.{flag}", was)
+
+    data = cgroup.stats()
+    time, throttled = table("cpuacct", "cpuacct.stat"), table("cpu", "cpu.stat")
+    usage = data["cpu"]["usage"]
+    assert [usage["total"], usage["user"], usage["kernel"]] == [
+        one("cpuacct", "cpuacct.usage"), time.get("user", 0) * 10**7, time.get("system", 0) * 10**7
+    ]  # fmt: skip
+    if "cpuacct" in CONTROLLERS:
+        assert usage["percpu"] == [int(word) for word in read(cgroup, "cpuacct", "cpuacct.usage_percpu").split()]
+        rows = [list(map(int, row.split())) for row in read(cgroup, "cpuacct", "cpuacct.usage_all").splitlines()[1:]]
+        assert [usage["percpu_user"], usage["percpu_kernel"]] == [[row[1] for row in rows], [row[2] for row in rows]]
+        assert sum(usage["percpu"]) == usage["total"] > 0
+    assert data["cpu"]["throttling"] == {
+        "periods": throttled.get("nr_periods", 0), "throttledPeriods": throttled.get("nr_throttled", 0),
+        "throttledTime": throttled.get("throttled_time", 0),
+    }  # fmt: skip
+    names = {"usage": "memory", "swap": "memory.memsw", "kernel": "memory.kmem", "kernelTCP": "memory.kmem.tcp"}
+    files = {"limit": "limit_in_bytes", "usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
+    raw = table("memory", "memory.stat")
+    assert data["memory"] == {"cache": raw.get("cache", 0), "raw": raw} | {
+        key: {k: one("memory", f"{name}.{file}") for k, file in files.items()} for key, name in names.items()
+    }
+    assert data["pids"] == {"current": 0, "limit": 0}
 
 
 def test_delete_takes_what_is_below(cgroup: LegacyCgroup) -> None:

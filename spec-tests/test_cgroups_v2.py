@@ -16,10 +16,11 @@ from pathlib import Path
 
 import cgroup_tools
 import pytest
-from cgroup_tools import PREFIX, deepen, hog, in_child, new, until
+from cgroup_tools import PREFIX, deepen, hog, in_child, new, private_mounts, until
 
 from ocipy import cgroups, host
 from ocipy.cgroups import _fs, devices
+from ocipy.cgroups.stats import NO_LIMIT
 from ocipy.cgroups.v2 import UnifiedCgroup
 from ocipy.errors import CgroupError, Unsupported
 
@@ -62,6 +63,47 @@ def test_create_enables_every_controller(cgroup: UnifiedCgroup) -> None:
     nested.create()
     assert read(nested, "cgroup.controllers").split() == CONTROLLERS
     new("nested").delete()
+
+
+def test_modes_and_owners_of_what_is_made() -> None:
+    """Everybody may look into a cgroup and its new parents, nobody but root may change them, whatever the umask lets
+    through."""
+    nested = new("modes/a/b")
+    before = os.umask(0)
+    try:
+        nested.create()
+        directory = Path(nested.directory)
+        for level in (directory, directory.parent, directory.parent.parent):
+            found = level.stat()
+            assert (oct(found.st_mode), found.st_uid, found.st_gid) == ("0o40755", 0, 0), level
+    finally:
+        os.umask(before)
+        new("modes").delete()
+
+
+def test_a_read_only_hierarchy(cgroup: UnifiedCgroup) -> None:
+    """In a hierarchy that is mounted read-only, no cgroup can be made."""
+    with private_mounts():
+        subprocess.run(["mount", "-o", "remount,bind,ro", TOP], check=True)
+        cgroup.create()
+        with pytest.raises(CgroupError) as caught:
+            new().create()
+    assert caught.value.errno == errno.EROFS
+
+
+def test_walks_leave_no_descriptor(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """What is below a cgroup is gone through without a descriptor left open, however much there is."""
+    for name in ("a/b/c", "a/d", "e"):
+        cgroup.below({"": name}).create()
+    start(cgroup=cgroup.below({"": "e"}))
+    before = os.listdir("/proc/self/fd")
+    assert len(cgroup.pids()) == 1
+    cgroup.freeze(True)
+    cgroup.freeze(False)
+    _fs.signal_all(cgroup.directory, 0)
+    cgroup.kill(signal.SIGKILL)
+    cgroup.delete()
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_processes(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
@@ -128,6 +170,10 @@ def test_below_a_threaded_domain(
     inner = cgroup.below({"": "inner"})  # would be "domain invalid"
     inner.create()
     assert read(inner, "cgroup.type") == "threaded"
+    # controllers that can't be enabled there keep the others not out
+    able = [c for c in CONTROLLERS if c in ("cpu", "cpuset", "pids", "perf_event")]
+    assert able
+    assert read(inner, "cgroup.controllers").split() == able
     process = start(cgroup=cgroup)
     inner.add(process.pid)
     assert cgroup.pids() == [process.pid, process.pid]  # the domain lists what is in its threaded part
@@ -442,6 +488,52 @@ def test_stats(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[byte
         assert set(data["hugetlb"]["2MB"]) == {"usage", "max", "failcnt"}
     if Path(cgroup.directory, "memory.pressure").exists() and "psi" in data["memory"]:
         assert set(data["memory"]["psi"]["some"]) == {"avg10", "avg60", "avg300", "total"}
+
+
+def test_every_statistic(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """All of what is told is what the files say, of a cgroup whose process has ended."""
+    process = hog(start, cgroup, 16 << 20)
+    process.communicate()
+    for name, value in {"memory.max": 64 << 20, "memory.swap.max": 3 << 20, "cpu.max": "90000 100000"}.items():
+        if Path(cgroup.directory, name).exists():
+            Path(cgroup.directory, name).write_text(str(value))
+
+    def table(name: str) -> dict[str, int]:
+        path = Path(cgroup.directory, name)
+        return {k: int(v) for k, v in map(str.split, path.read_text().splitlines())} if path.exists() else {}
+
+    def one(name: str) -> int:
+        path = Path(cgroup.directory, name)
+        text = path.read_text().strip() if path.exists() else "0"
+        return NO_LIMIT if text == "max" else int(text)
+
+    data = {k: {x: y for x, y in v.items() if x != "psi"} for k, v in cgroup.stats().items()}
+    time, raw, events = table("cpu.stat"), table("memory.stat"), table("memory.events")
+    assert time["usage_usec"] > 0
+    assert data["cpu"] == {
+        "usage": {
+            "total": time["usage_usec"] * 1000, "kernel": time["system_usec"] * 1000, "user": time["user_usec"] * 1000,
+        },
+        "throttling": {
+            "periods": time.get("nr_periods", 0), "throttledPeriods": time.get("nr_throttled", 0),
+            "throttledTime": time.get("throttled_usec", 0) * 1000,
+        },
+    }  # fmt: skip
+    swap = one("memory.swap.max")
+    both = NO_LIMIT if swap == NO_LIMIT or one("memory.max") == NO_LIMIT else swap + one("memory.max")
+    current = one("memory.current")
+    assert data["memory"] == {
+        "cache": raw.get("file", 0), "raw": raw,
+        "usage": {"limit": one("memory.max"), "usage": current, "max": one("memory.peak"),
+                  "failcnt": events.get("max", 0)},
+        "swap": {"limit": both, "usage": current + one("memory.swap.current"), "failcnt": 0},
+        "kernel": {"limit": NO_LIMIT, "usage": raw.get("kernel", raw.get("slab", 0)), "failcnt": 0},
+        "kernelTCP": {"limit": NO_LIMIT, "usage": raw.get("sock", 0), "failcnt": 0},
+    }  # fmt: skip
+    assert data["pids"] == {"current": 0, "limit": 0}
+    if "cpuset" in CONTROLLERS:
+        assert len(data["cpuset"]["cpus"]) == os.cpu_count()
+        assert data["cpuset"]["mems"] == [0]
 
 
 def test_delete_takes_what_is_below(cgroup: UnifiedCgroup) -> None:

@@ -126,6 +126,43 @@ def test_files_of_the_host(cli: Cli, bundle: TestBundle, dump: Dump, tmp_path: P
     assert moved.read_text() == "one\ntwo\nthree\n"
 
 
+@pytest.mark.parametrize("closed", [(0,), (1,), (0, 1, 2)])
+def test_closed_streams(cli: Cli, counter: Counter, dump: Dump, closed: tuple[int, ...]) -> None:
+    """Standard streams that the program has closed lead nowhere, and are closed in the restored one."""
+    script = counter.bundle.config["process"]["args"][-1]
+    counter.bundle.sh("; ".join(f"exec {fd}>&-" for fd in closed) + f"; {script}")
+    name = dump.start(counter.bundle)
+    counter.goes_on()
+    dump.checkpoint(name)
+    links = json.loads((dump.path / "descriptors.json").read_text())
+    assert [bool(link) for link in links] == [fd not in closed for fd in range(3)]
+    dump.restore(counter.bundle, name)
+    counter.goes_on()
+    pid = cli.state(name)["pid"]
+    assert {fd for fd in range(3) if os.path.lexists(f"/proc/{pid}/fd/{fd}")} == {0, 1, 2} - set(closed)
+    cli("delete", "--force", name)
+
+
+def test_sysctl(cli: Cli, counter: Counter, dump: Dump) -> None:
+    """Kernel parameters of the network namespace are as they were; none of the host's changes."""
+    files = ["net/core/somaxconn", "kernel/msgmax", "kernel/domainname"]
+    values = ["4321", "8765", "inner.example"]
+    counter.bundle.config["linux"]["sysctl"] = dict(zip(files, values, strict=True))
+    before = [Path("/proc/sys", file).read_text() for file in files]
+    name = dump.start(counter.bundle)
+    counter.goes_on()
+    dump.checkpoint(name)
+    dump.restore(counter.bundle, name)
+    counter.goes_on()
+    try:
+        assert cli("exec", name, "cat", *(f"/proc/sys/{file}" for file in files)).stdout.split() == values
+        assert [Path("/proc/sys", file).read_text() for file in files] == before
+    finally:
+        for file, text in zip(files, before, strict=True):
+            Path("/proc/sys", file).write_text(text)
+    cli("delete", "--force", name)
+
+
 def test_terminal(cli: Cli, bundle: TestBundle, dump: Dump, console: ConsoleSocket) -> None:
     """A terminal: the master of the restored one goes over the console socket."""
     terminal(bundle, "stty -echo; echo ready; while read line; do echo [$line]; done")
@@ -547,6 +584,10 @@ from ocipy.container.prepare import CreateOptions
 from ocipy.container.restore import RestoreOptions
 root, bundle, images, name = sys.argv[1:]
 null = os.open("/dev/null", os.O_RDWR)
+def descriptors():
+    return sorted(os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
+                  if os.path.exists(f"/proc/self/fd/{name}") and "ocipy-init" not in os.readlink(f"/proc/self/fd/{name}"))
+before = descriptors()
 create = CreateOptions(stdio=(null, null, null))
 container = Container.run(name, bundle, root=root, options=create)
 container.checkpoint(CheckpointOptions(image_path=images))
@@ -556,13 +597,17 @@ with Container.restore(name, bundle, RestoreOptions(image_path=images, create=cr
     container.checkpoint(CheckpointOptions(image_path=images, leave_running=True))
     container.kill(9)
     assert container.wait() == 137
+assert descriptors() == before, (descriptors(), before)
 """
 
 
 def test_library(cli: Cli, counter: Counter, dump: Dump) -> None:
-    """Container.checkpoint and Container.restore: the restored init is a child of the caller."""
+    """Container.checkpoint and Container.restore: the restored init is a child of the caller. No descriptor is left
+    open, and none is for the collector to close."""
     words = [cli.root, counter.bundle.save(), dump.path, fresh_id()]
-    subprocess.run([sys.executable, "-c", LIBRARY, *words], check=True, timeout=60, cwd="/")
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", LIBRARY, *words]
+    done = subprocess.run(command, check=False, timeout=60, cwd="/", stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("relative", [False, True])

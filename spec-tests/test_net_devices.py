@@ -268,6 +268,26 @@ def test_brought_back(
     assert [state(lan, "v0"), state(lan, "v1")] == before
 
 
+def test_brought_back_beside_routes_of_the_kernels(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
+    """A route in place of one that the kernel makes when the device is up: it is there already when it would be set
+    again, which is no failure."""
+    lan.veth("v0")
+    until(lambda: "fe80::/64 proto kernel" in lan.ip("-6", "route", "show", "dev", "v0"))
+    lan.ip("-6", "route", "replace", "fe80::/64", "dev", "v0", "proto", "static", "metric", "256")
+    lan.ip("-6", "route", "add", "2001:db8:2::/48", "dev", "v0")
+
+    def routes() -> set[str]:
+        """By whoever they were set, and how often."""
+        text = lan.ip("-6", "route", "show", "dev", "v0").replace(" proto static", " proto kernel")
+        return {line.strip() for line in text.splitlines()}
+
+    before = routes()
+    _no_program(devices(bundle, v0="inner0"))
+    done = lan(cli.run, bundle, code=1)
+    assert "could not be brought back" not in done.stderr
+    until(lambda: routes() == before)
+
+
 def test_explain(cli: Cli, bundle: TestBundle, lan: Lan) -> None:
     """`ocipy explain` says when they move, and moves none."""
     lan.veth("v0")

@@ -23,7 +23,7 @@ from ocipy import host
 V2 = host.cgroups().mode == "v2"
 on_v2 = pytest.mark.skipif(not V2, reason="/proc/self/mountinfo: controllers are on cgroup v1")
 on_v1 = pytest.mark.skipif(V2, reason="/proc/self/mountinfo: there is only cgroup v2")
-CONTROLLERS = ("memory", "pids", "freezer")
+CONTROLLERS = ("memory", "pids", "freezer", "devices")
 LIMITS = {"memory": {"limit": 64 << 20}, "pids": {"limit": 33}}
 
 

@@ -11,9 +11,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import OCIPY, Cli, TestBundle, fresh_id, nothing_left
+
+from ocipy import cgroups, host
+from ocipy.cgroups import bus
+from ocipy.cgroups.systemd import LegacySystemdCgroup
+from ocipy.errors import CgroupError
 
 
 def refused(cli: Cli, bundle: TestBundle, tmp_path: Path, before: tuple[str, ...] = (), **env: str) -> str:
@@ -199,3 +205,176 @@ def test_stalled_systemd(cli: Cli, bundle: TestBundle, tmp_path: Path, stalled: 
     )
     assert done.returncode == 0, done.stderr
     assert nothing_left(tmp_path) == []
+
+
+# --- what is said to a systemd ---
+
+#: a bus with something like systemd behind it: it keeps a list of units, tells of jobs whoever has subscribed, and
+#: writes down what it is asked; with it the state of a freezer, if its file is given
+MANAGER = """
+import json, os, socket, sys
+from jeepney import DBusAddress, HeaderFields, Parser, new_error, new_method_return, new_signal
+NAME = "org.freedesktop.systemd1"
+manager = DBusAddress("/org/freedesktop/systemd1", NAME, NAME + ".Manager")
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+freezer, results = sys.argv[2], sys.argv[3:]
+failed, running = {"failed.scope"}, {"taken.scope"}
+print("ready", flush=True)
+serial = jobs = 0
+while True:
+    link, _ = server.accept()
+    link.recv(100)
+    link.sendall(b"DATA\\r\\nOK 0123\\r\\n")
+    parser, data, told = Parser(), link.recv(4096).removeprefix(b"BEGIN\\r\\n"), set()
+
+    def send(message, sender):
+        global serial
+        serial += 1
+        message.header.fields[HeaderFields.sender] = sender
+        link.sendall(message.serialise(serial))
+
+    while True:
+        parser.add_data(data)
+        while (message := parser.get_next_message()) is not None:
+            member, body = message.header.fields[HeaderFields.member], message.body
+            state = open(freezer).read().strip() if freezer else ""
+            words = [member, *body[:1]] if member not in ("AddMatch", "Hello") else [member]
+            print(json.dumps([*words, state] if state else words), flush=True)
+            job, sender = f"/job/{jobs}", ":1.7"
+            if member in ("AddMatch", "Subscribe"):
+                told.add(member)
+            error = ""
+            if member == "StartTransientUnit":
+                error = "UnitExists" if body[0] in failed | running else ""
+                running |= set() if error else {body[0]}
+            elif member == "StopUnit":
+                error = "" if body[0] in running else "NoSuchUnit"
+                running -= {body[0]}
+            elif member == "ResetFailedUnit":
+                failed -= {body[0]}
+            if error:
+                send(new_error(message, f"{NAME}.{error}", "s", (error,)), sender)
+            elif member == "Hello":
+                send(new_method_return(message, "s", (":1.1",)), sender)
+            elif member in ("StartTransientUnit", "StopUnit"):
+                send(new_method_return(message, "o", (job,)), sender)
+                jobs += 1
+                if told == {"AddMatch", "Subscribe"}:
+                    for which, by, result in ((job, ":1.8", "forged"), (job + "0", sender, "other"),
+                                              (job, sender, results.pop(0) if results else "done")):
+                        send(new_signal(manager, "JobRemoved", "uoss", (jobs, which, body[0], result)), by)
+            else:
+                send(new_method_return(message), sender)
+        data = link.recv(4096)
+        if not data:
+            break
+"""
+
+
+class Manager:
+    """The bus, and what it was asked."""
+
+    def __init__(self, path: Path, freezer: str = "", *results: str) -> None:
+        self.address = f"unix:path={path}"
+        words = [sys.executable, "-I", "-c", MANAGER, str(path), freezer, *results]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def asked(self) -> list[list[str]]:
+        """Ends it."""
+        self.process.kill()
+        out, _ = self.process.communicate()
+        return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Manager]]:
+    """Starts one."""
+    monkeypatch.setattr(bus, "SECONDS", 5.0)
+    running: list[Manager] = []
+
+    def start(freezer: str = "", *results: str) -> Manager:
+        running.append(Manager(tmp_path / f"bus{len(running)}", freezer, *results))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            one.asked()
+
+
+HELLO = [["Hello"], ["AddMatch"], ["Subscribe"]]
+
+
+def test_jobs(manager: Callable[..., Manager]) -> None:
+    """Who wants to hear of jobs subscribes to them, once; and believes systemd alone, of its own job."""
+    one = manager()
+    with bus.Bus(one.address) as link:
+        link.start("new.scope", [])
+        link.change("new.scope", [])
+        link.attach("new.scope", 1)
+        link.stop("new.scope")
+        link.stop("new.scope")
+    calls = ["StartTransientUnit", "SetUnitProperties", "AttachProcessesToUnit", "StopUnit", "ResetFailedUnit",
+             "StopUnit", "ResetFailedUnit"]  # fmt: skip
+    assert one.asked() == [*HELLO, *([call, "new.scope"] for call in calls)]
+
+
+def test_failed_unit(manager: Callable[..., Manager]) -> None:
+    """A unit that failed, and is still known, makes room; one that runs does not."""
+    one = manager()
+    with bus.Bus(one.address) as link:
+        link.start("failed.scope", [])
+        with pytest.raises(CgroupError, match=r"systemd has a unit taken\.scope already") as caught:
+            link.start("taken.scope", [])
+    assert (caught.value.code, caught.value.config_path) == ("cgroup-in-use", "$.linux.cgroupsPath")
+    again = ["StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"]
+    assert one.asked() == [*HELLO, *([call, name] for name in ("failed.scope", "taken.scope") for call in again)]
+
+
+def test_failed_jobs(manager: Callable[..., Manager]) -> None:
+    """A job that fails is an error, and the unit is forgotten."""
+    one = manager("", "failed", "timeout")
+    with bus.Bus(one.address) as link:
+        for call in (lambda: link.start("a.scope", []), lambda: link.stop("a.scope")):
+            with pytest.raises(CgroupError, match=r"a\.scope: the job's result is '(failed|timeout)'") as caught:
+                call()
+            assert caught.value.code == "systemd-job"
+    calls = ["StartTransientUnit", "ResetFailedUnit", "StopUnit", "ResetFailedUnit"]
+    assert one.asked() == [*HELLO, *([call, "a.scope"] for call in calls)]
+
+
+@pytest.mark.skipif(host.cgroups().mode == "v2", reason="there is no freezer hierarchy")
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize(
+    ("resources", "update", "seen"),
+    [
+        ({"devices": [{"allow": False, "access": "rwm"}]}, True, "FROZEN"),
+        ({"devices": [{"allow": False, "access": "rwm"}]}, False, "THAWED"),
+        ({"pids": {"limit": 7}}, True, "THAWED"),
+    ],
+)
+def test_devices_of_a_legacy_scope(
+    manager: Callable[..., Manager], paused: bool, resources: dict[str, Any], update: bool, seen: str
+) -> None:
+    """On v1 systemd denies all devices for a moment when it changes their rules, so nobody runs meanwhile. A container
+    that is paused stays so."""
+    plain = cgroups.select(f"/{fresh_id()}", "id")
+    plain.create()
+    try:
+        file = f"{plain.paths['freezer']}/freezer.state"
+        one = manager(file)
+        unit = {"name": "box.scope", "slice": "system.slice", "id": "box", "bus": one.address, "user": False,
+                "version": 252}  # fmt: skip
+        scope = LegacySystemdCgroup(plain.paths, unit)
+        if paused:
+            scope.freeze(True)
+        scope.apply(resources, update=update)
+        assert Path(file).read_text().strip() == ("FROZEN" if paused else "THAWED")
+        assert one.asked()[1:] == [["SetUnitProperties", "box.scope", "FROZEN" if paused else seen]]
+    finally:
+        plain.freeze(False)
+        plain.delete()
