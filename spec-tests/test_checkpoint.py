@@ -585,8 +585,9 @@ from ocipy.container.restore import RestoreOptions
 root, bundle, images, name = sys.argv[1:]
 null = os.open("/dev/null", os.O_RDWR)
 def descriptors():
-    return sorted(os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
-                  if os.path.exists(f"/proc/self/fd/{name}") and "ocipy-init" not in os.readlink(f"/proc/self/fd/{name}"))
+    files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    targets = [os.readlink(file) for file in files if os.path.lexists(file)]
+    return sorted(target for target in targets if "ocipy-init" not in target)
 before = descriptors()
 create = CreateOptions(stdio=(null, null, null))
 container = Container.run(name, bundle, root=root, options=create)

@@ -223,6 +223,23 @@ def test_silent(cli: Cli, bundle: TestBundle, tmp_path: Path, options: list[str]
     assert any(said in line for line in lines) is logged
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        [], ["ro"], ["nosuid"], ["nodev"], ["noexec"], ["noatime"], ["nodiratime"], ["strictatime"], ["nosymfollow"],
+        ["relatime"], ["noatime", "nodiratime", "ro"], ["sync"], ["dirsync"], ["lazytime"], ["mode=700", "size=64k"],
+        ["nosuid", "nodev", "noexec", "strictatime", "rprivate"],
+    ],
+)  # fmt: skip
+def test_silent_changes_no_other_option(cli: Cli, bundle: TestBundle, options: list[str]) -> None:
+    """What goes by mount(2), as with `silent`, has the same options as what does not."""
+    add(bundle, "/one", "tmpfs", "t", *options)
+    add(bundle, "/two", "tmpfs", "t", *options, "silent")
+    found = mounts(cli.run(bundle.sh("cat /proc/self/mountinfo")).stdout)
+    one, two = found["/one"], found["/two"]
+    assert (one.options, one.superblock, one.tags) == (two.options, two.superblock, two.tags)
+
+
 # --- symbolic links (crun.1) ---
 
 

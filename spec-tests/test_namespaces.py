@@ -319,7 +319,8 @@ def test_joined_user_with_maps(
 ])  # fmt: skip
 @pytest.mark.parametrize("other", [{}, {"uidMappings": [], "gidMappings": []}])
 def test_joined_user_with_one_map(
-    cli: Cli, open_bundle: TestBundle, holder: Callable[..., int], name: str, size: int, code: int, other: dict[str, Any]
+    cli: Cli, open_bundle: TestBundle, holder: Callable[..., int], name: str, size: int, code: int,
+    other: dict[str, Any],
 ) -> None:
     """One of the two is looked at also if the other is left out, or empty."""
     pid = holder("--user", "--map-root-user")

@@ -340,8 +340,8 @@ def test_sysctl_files() -> None:
 def test_sysctls_of_a_restored_network() -> None:
     """A restore writes those of the network namespace, and none else: it is not in the container's other namespaces."""
     made = criu.network({
-        "net.core.somaxconn": "7", "kernel.msgmax": "1", "net/ipv4/conf/eth0.100/rp_filter": "1", "fs.mqueue.msg_max": "1",
-        "kernel.domainname": "net", "netfilter.x": "1",
+        "net.core.somaxconn": "7", "kernel.msgmax": "1", "net/ipv4/conf/eth0.100/rp_filter": "1",
+        "fs.mqueue.msg_max": "1", "kernel.domainname": "net", "netfilter.x": "1",
     })  # fmt: skip
     assert [(op.path, op.values) for op in made.ops if op.name == "proc_write"] == [
         ('$.linux.sysctl["net.core.somaxconn"]', ("sys/net/core/somaxconn", "7")),
