@@ -143,6 +143,20 @@ def test_broken_images(criu: str, cli: Cli, counter: Counter, dump: Dump, lost: 
     assert not (cli.root / name).exists()
 
 
+def test_failed_checkpoint_over_another(criu: str, cli: Cli, counter: Counter, dump: Dump) -> None:
+    """A checkpoint that fails halfway has overwritten images of an earlier one: those are not taken for whole."""
+    name = dump.start(counter.bundle)
+    counter.goes_on()
+    dump.checkpoint(name, "--leave-running")
+    (dump.path / "inventory.img").unlink()
+    (dump.path / "inventory.img").mkdir()
+    dump.checkpoint(name, "--leave-running", code=1)
+    counter.goes_on()
+    dump.restore(counter.bundle, fresh_id(), code=1)
+    assert "holds no complete checkpoint" in dump.said
+    cli("delete", "--force", name)
+
+
 def test_unwritable_pid_file(criu: str, cli: Cli, counter: Counter, dump: Dump) -> None:
     """What fails when all is restored, but does not run yet: nothing is left, and nothing has run."""
     name = dump.start(counter.bundle)
