@@ -109,6 +109,17 @@ def test_no_images(criu: str, bundle: TestBundle, dump: Dump) -> None:
     assert list(dump.path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "{}", "7", '"pipe:[1]"', "[1]", '["", null, ""]', '[["a"]]', '{"0": "a"}']
+)
+def test_damaged_descriptors(criu: str, bundle: TestBundle, dump: Dump, text: str) -> None:
+    """A list of streams that is none: an error that names the file."""
+    dump.path.mkdir()
+    (dump.path / "descriptors.json").write_text(text)
+    dump.restore(bundle, fresh_id(), code=1)
+    assert dump.said.splitlines()[-1].startswith(f"ocipy: {dump.path}/descriptors.json")
+
+
 def test_no_pivot(criu: str, bundle: TestBundle, dump: Dump) -> None:
     """--no-pivot has no meaning to CRIU, and is refused by name."""
     dump.restore(bundle, fresh_id(), "--no-pivot", code=1)

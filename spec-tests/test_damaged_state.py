@@ -319,3 +319,20 @@ def test_mounted_in(cli: Cli, created: Callable[[], Container], tmp_path: Path) 
     assert (tmp_path / "volume/precious").exists()
     cli("delete", "--force", name)
     assert not [path for path in cgroups_left() if name in path and not os.path.exists(path)]
+
+
+def test_recorded_resctrl_groups() -> None:
+    """What is recorded of resctrl names a group right in its root, and for one of its own that of the container."""
+    sound = {"root": "/r", "group": "/r/box", "monitor": "/r/box/mon_groups/box", "fate": "own"}
+    assert shape.rdt(sound, "box") == ""
+    shared = sound | {"fate": "shared"}
+    for more in ({"monitor": ""}, {"group": "/r", "monitor": "/r/mon_groups/box"}, {"group": "/r/x", "monitor": ""}):
+        assert shape.rdt(shared | more, "box") == ""
+    for wrong, where in (
+        (sound | {"group": "/r/other", "monitor": ""}, "group"), (sound | {"group": "/r", "monitor": ""}, "group"),
+        (shared | {"group": "/etc", "monitor": ""}, "group"), (shared | {"group": "/r/a/b", "monitor": ""}, "group"),
+        (shared | {"group": "/rr/a", "monitor": ""}, "group"), (sound | {"monitor": "/r/box"}, "monitor"),
+        (sound | {"monitor": "/r/box/mon_groups/other"}, "monitor"), (sound | {"fate": "new"}, "fate"),
+        (sound | {"root": "r"}, "root"),
+    ):  # fmt: skip
+        assert f"intel_rdt.{where}" in shape.rdt(wrong, "box"), wrong

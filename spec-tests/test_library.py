@@ -387,6 +387,24 @@ def test_an_entry_is_closed_once(root: str) -> None:
     os.close(other)
 
 
+def test_the_state_is_removed_last(root: str) -> None:
+    """What of a state directory can't be removed keeps the state, by which another try finds the container."""
+    with Store(root).create("box") as entry:
+        path = Path(entry.path)
+        for name in ("state.json", "config.json", "zz", "aa"):
+            entry.keep(name, b"{}")
+        (path / "notify/point").mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "t", str(path / "notify/point")], check=True)
+        try:
+            with pytest.raises(StateError, match="something is mounted on"):
+                entry.remove()
+            assert (path / "state.json").read_bytes() == b"{}"
+        finally:
+            subprocess.run(["umount", str(path / "notify/point")], check=True)
+        entry.remove()
+    assert not path.exists()
+
+
 def test_not_our_child(bundle: TestBundle, root: str) -> None:
     """wait of a container that somebody else started returns at its end, without a status."""
     bundle.args("sleep", "60").save()

@@ -56,6 +56,8 @@ def dress(lan: Lan, name: str) -> dict[str, Any]:
     lan.ip("addr", "add", "2001:db8::5/64", "dev", name)
     lan.ip("route", "add", "203.0.113.0/24", "via", "192.0.2.1", "dev", name)
     lan.ip("route", "add", "203.0.114.0/24", "dev", name, "table", "77")
+    lan.ip("route", "add", "203.0.115.1", "dev", name)
+    lan.ip("route", "add", "10.9.0.0/16", "via", "203.0.115.1", "dev", name)  # listed before what leads there
     lan.ip("-6", "route", "add", "2001:db8:1::/48", "via", "2001:db8::1", "dev", name)
     return state(lan, name)
 
