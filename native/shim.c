@@ -46,6 +46,7 @@ static void child_main(void *arg) {
     /* first out of the way of the targets, then into place; the helper's own fd last, closed by its exec */
     for (int i = 0; i <= count; i++) {
         moved[i] = fcntl(i < count ? l->fds[i] : l->helper, F_DUPFD_CLOEXEC, count + 1);
+        if (moved[i] < 0 && errno == EINVAL) errno = EMFILE; /* no number above the targets is below the limit */
         if (moved[i] < 0) goto failed;
     }
     for (int i = 0; i < count; i++)
