@@ -241,7 +241,10 @@ class Entry:
                 self._drop(name)
             os.rmdir(self.path)
         except OSError as error:
-            raise unusable(self.path, getattr(error, "syscall", "unlink"), error) from None
+            try:
+                os.rmdir(self.path)  # there may be nothing in it, and no descriptor left to see that by
+            except OSError:
+                raise unusable(self.path, getattr(error, "syscall", "unlink"), error) from None
 
     def _drop(self, name: str) -> None:
         """Remove a file, or a directory with what is in it. No symbolic link is followed."""
