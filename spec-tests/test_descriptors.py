@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from conftest import TestBundle, children, fresh_id, nothing_left
+from ocipy._native import ffi, lib
 from test_faults import Trial, descriptors, joined, plain, user
 from test_faults import place as place  # a fixture
 
 from ocipy import Container
-from ocipy._native import ffi, lib
 from ocipy.container.channel import launch
 from ocipy.container.idmap import write_maps
 from ocipy.container.prepare import CreateOptions
@@ -190,10 +190,10 @@ def test_any_limit(kind: Callable[[TestBundle], None], place: Path, image: Path)
         top = highest() + 1
         before, children_before = descriptors(), children()
         for limit in range(top, top + 60):
-            name = fresh_id()
+            name, root = fresh_id(), str(place / "state")
             try:
                 with at_most(limit):
-                    made = Container.create(name, str(bundle.path), root=str(place / "state"), options=trial.options(-1))
+                    made = Container.create(name, str(bundle.path), root=root, options=trial.options(-1))
             except Error as error:
                 said, told = str(error), getattr(error, "__notes__", [])
                 assert "too many open files" in said.lower(), f"{limit - top}: {said}"
@@ -205,9 +205,9 @@ def test_any_limit(kind: Callable[[TestBundle], None], place: Path, image: Path)
             assert descriptors() == before, limit - top
             assert children() == children_before, limit - top
             assert not os.path.exists(place / "pid"), limit - top
-            if nothing_left(place):  # there was no descriptor to remove it by either: it is told of, and can be had away
+            if nothing_left(place):  # there was no descriptor to remove it by either: that is told, and can be mended
                 assert any("something is left" in note for note in told), (limit - top, said)
-                with Container.load(name, root=str(place / "state")) as rest:
+                with Container.load(name, root=root) as rest:
                     rest.delete(force=True)
             assert nothing_left(place) == [], (limit - top, said)
         else:
@@ -223,7 +223,7 @@ def test_any_limit(kind: Callable[[TestBundle], None], place: Path, image: Path)
 
 
 def test_no_room_for_a_passed_one() -> None:
-    """A descriptor that comes with a message, and for which there is no room, is told of: it has not simply not come."""
+    """A descriptor that comes with a message, and for which there is no room, is told of: it is not as if none came."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     room = without_gaps()
     try:
@@ -279,6 +279,7 @@ def test_launch_with_the_lowest_closed(lowest: int, nulls: int) -> None:
     """The helper gets its descriptors by the numbers that are meant, whichever of them are free in the process that
     launches it: here it finds its plan, which is none, and can say so."""
     script = LOWEST.replace("FROM", str(lowest)).replace("NULLS", str(nulls))
-    done = subprocess.run([sys.executable, "-I", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    words = [sys.executable, "-I", "-c", script]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert done.returncode == 125, done.stderr
     assert b"bad plan header" in done.stdout
