@@ -8,6 +8,7 @@ import ctypes
 import os
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -433,6 +434,32 @@ def test_root_swapped_for_a_link(tmp_path: Path) -> None:
     finally:
         launched.kill()
         os.close(null)
+
+
+CHROOTED = """
+import os, sys
+from ocipy.container.channel import helper, launch
+from ocipy.plan import Plan, flags, ops
+steps = [ops.unshare("", flags.NAMESPACES["mount"]), ops.bind_root("$.root.path", "/a/b")]
+null = os.open("/dev/null", os.O_RDWR)
+os.close(helper())
+os.chroot(sys.argv[1])
+launched = launch(Plan(steps, [], 0, False), given={}, stdio=(null, null, null))
+try:
+    message = launched.channel.receive()
+    print(message.type, message.op, message.value, message.text)
+finally:
+    launched.kill()
+"""
+
+
+def test_root_that_is_no_mount_point(tmp_path: Path) -> None:
+    """Where ``/`` itself is no mount point, the search upwards for the mount that the root file system is in ends
+    there, and says so."""
+    (tmp_path / "top/a/b").mkdir(parents=True)
+    words = [sys.executable, "-I", "-c", CHROOTED, str(tmp_path / "top")]
+    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+    assert done.stdout == f"{ERROR} 1 22 {b'mount(MS_SLAVE)' + bytes(1)!r}\n", done.stderr
 
 
 def test_plan_is_sealed(tmp_path: Path) -> None:

@@ -168,6 +168,20 @@ def stopped(cli: Cli, name: str) -> None:
     cli.wait_for(name, "stopped")
 
 
+def test_a_brief_of_the_buffers_size(cli: Cli, bare: Bare, name: str) -> None:
+    """One that is as long as there is room for may be longer: what is missing are cgroups, which would be left."""
+    stopped(cli, name)
+    brief = cli.root / name / "brief"
+    fields = brief.read_bytes().split(b"\0")
+    size = len(b"\0".join(fields[:11])) + 1  # up to the cgroups
+    fields[9] += b" " * ((64 << 10) - 1 - size)
+    brief.write_bytes(b"\0".join(fields))
+    bare("delete", name, code=NEEDED)
+    assert [path for path in cgroups_left() if name in path]
+    cli("delete", name)
+    assert not [path for path in cgroups_left() if name in path]
+
+
 @pytest.mark.parametrize("what", [paused, changed, damaged, stopped])
 def test_start_left_to_the_interpreter(
     cli: Cli, bare: Bare, name: str, what: Callable[[Cli, str], None]

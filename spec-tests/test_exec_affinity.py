@@ -24,6 +24,7 @@ def has_cpuset() -> bool:
     )
 
 
+REMEMBERS = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 2)
 needs_cpuset = pytest.mark.skipif(not has_cpuset(), reason="no cpuset controller in /sys/fs/cgroup")
 
 
@@ -77,6 +78,17 @@ def test_initial_before_the_cgroup(cli: Cli, bundle: TestBundle) -> None:
     line = cli("exec", name, "true", code=255).stderr.splitlines()[-1]
     assert f"$.process.execCPUAffinity.final: can't run on CPUs {LAST}: sched_setaffinity: invalid argument" in line
     cli("delete", "--force", name)
+
+
+@needs_two
+def test_initial_is_not_forgotten(cli: Cli, bundle: TestBundle) -> None:
+    """What `initial` says holds on in a cgroup that has those CPUs too: the kernel remembers what was asked for (Linux
+    6.2; before, a cpuset of cgroup v1 gives all that it has)."""
+    free = allowed(cli.run(bundle.args("cat", "/proc/self/status")).stdout)
+    for cpu in (FIRST, LAST):
+        name = started(cli, bundle, initial=cpu)
+        assert of_exec(cli, name) in ([cpu] if REMEMBERS else [cpu, free])
+        cli("delete", "--force", name)
 
 
 @needs_two

@@ -572,6 +572,13 @@ def test_oom_score_in_user_namespace(cli: Cli, bundle: TestBundle) -> None:
     assert cli.run(bundle.args("cat", "/proc/self/oom_score_adj")).stdout == "123\n"
 
 
+def test_many_arguments(cli: Cli, bundle: TestBundle) -> None:
+    """config.md#linux-process, args, env: as many as the kernel takes, a hundred thousand and more."""
+    bundle.config["process"]["env"] += [f"V{number}=" for number in range(20_000)]
+    bundle.args("sh", "-c", 'echo $# "[$V19999]" $HOME', "sh", *["x"] * 120_000)
+    assert cli.run(bundle).stdout == "120000 [] /root\n"
+
+
 # --- descriptors and signals ---
 
 

@@ -3,13 +3,19 @@ alone.)"""
 
 from __future__ import annotations
 
+import ctypes
+import json
 import shutil
+import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Cli, TestBundle
+
+from ocipy.seccomp import compile_filter
 
 MKDIR = ["mkdir", "mkdirat"]
 needs_gcc = pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
@@ -255,3 +261,34 @@ def test_refused(cli: Cli, bundle: TestBundle, change: dict[str, Any], where: st
     profile(bundle)
     bundle.config["linux"]["seccomp"] |= change
     assert where in cli.run(bundle, code=1).stderr
+
+
+# --- kernels without filters, or as good as ---
+
+
+def forbid(errno_ret: int) -> Callable[[], None]:
+    """A function that makes seccomp(2) fail in this process and those that it starts."""
+    rules = [rule("SCMP_ACT_ERRNO", "seccomp", errnoRet=errno_ret)]
+    program = compile_filter({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}).program
+    code = ctypes.create_string_buffer(program, len(program))
+    fprog = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
+
+    def load(keep: Any = code) -> None:
+        assert ctypes.CDLL(None).prctl(22, 2, ctypes.byref(fprog), 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+    return load
+
+
+@pytest.mark.parametrize("errno_ret", [38, 1])
+def test_no_filters_to_be_had(cli: Cli, bundle: TestBundle, errno_ret: int) -> None:
+    """config-linux.md#seccomp: where the kernel has no filters, or an outer one forbids seccomp(2), a profile is
+    refused by its path before anything is made, `features` tells of no flags, and one without a profile runs."""
+    load = forbid(errno_ret)
+    assert cli.run(bundle.args("echo", "ran"), preexec_fn=load).stdout == "ran\n"
+    told = json.loads(cli("features", preexec_fn=load).stdout)["linux"]["seccomp"]
+    assert told["supportedFlags"] == []
+    assert told["knownFlags"]
+    profile(bundle, rule("SCMP_ACT_ERRNO", *MKDIR))
+    said = cli.run(bundle, code=1, preexec_fn=load).stderr
+    assert said.startswith("ocipy: $.linux.seccomp: the kernel has no seccomp filters: seccomp: ")
+    assert "an outer filter forbids the call" in said

@@ -166,6 +166,21 @@ def test_multiplexed_calls() -> None:
     assert interpret(program, 102, X86_64) != interpret(program, 41, X86_64) == ALLOW
 
 
+def test_conditions_of_multiplexed_calls() -> None:
+    """They hold for a multiplexed call as well, but for those on its first argument: there that says which call it
+    is."""
+    spec = profile("TRAP", rule("socket", "SCMP_ACT_ALLOW", (0, "EQ", 2), (1, "EQ", 5)),
+                   rule("semget", "SCMP_ACT_ALLOW", (2, "GE", 7)), architectures=ALL_X86)  # fmt: skip
+    program = seccomp.compile_filter(spec).program
+    for nr, args, expected in [
+        (102, (1, 5), ALLOW), (102, (1, 4), TRAP), (102, (2, 5), TRAP),  # socketcall(2)
+        (359, (2, 5), ALLOW), (359, (1, 5), TRAP), (359, (2, 4), TRAP),  # socket(2)
+        (117, (2, 0, 7), ALLOW), (117, (2, 0, 6), TRAP), (117, (3, 0, 7), TRAP), (117, (1 << 16 | 2, 0, 8), ALLOW),
+        (393, (0, 0, 7), ALLOW), (393, (0, 0, 6), TRAP),
+    ]:  # fmt: skip
+        assert interpret(program, nr, X86, args) == expected, (nr, args)
+
+
 def test_unconditional_socketcall_covers_all() -> None:
     spec = profile("ALLOW", rule("socket", "SCMP_ACT_TRAP"), rule("socketcall", "SCMP_ACT_LOG"),
                    architectures=ALL_X86)  # fmt: skip
@@ -358,6 +373,31 @@ def test_many_alternatives() -> None:
     for value in range(1204):
         found = interpret(made.program, GETPPID, X86_64, (0, 0, 0, 0, 0, value))
         assert found == (ALLOW if value in values else TRAP)
+
+
+def instructions(*rules: dict[str, Any]) -> int:
+    return len(seccomp.compile_filter(profile("ALLOW", *rules)).program) // 8
+
+
+def longest() -> list[dict[str, Any]]:
+    """Rules that compile to exactly as many instructions as the kernel takes: a comparison of all bits takes four, one
+    of a mask's low ones three."""
+    rules = [rule("getppid", "SCMP_ACT_ERRNO", (0, "EQ", value)) for value in range(1000)]
+    while (left := 4096 - instructions(*rules)) not in (0, 3, 6, 9):
+        rules.append(rule("getppid", "SCMP_ACT_ERRNO", (0, "EQ", len(rules))))
+    for number in range(left // 3):
+        rules.append(rule("getppid", "SCMP_ACT_ERRNO", (0, "MASKED_EQ", 0xFFFFF, 0xABCD0 + number)))
+    return rules
+
+
+def test_the_longest_program() -> None:
+    rules = longest()
+    program = seccomp.compile_filter(profile("ALLOW", *rules)).program
+    assert len(program) == 4096 * 8
+    for value, expected in ((0, ERRNO | 1), (500, ERRNO | 1), (999, ERRNO | 1), (0xFFFFF, ALLOW)):
+        assert interpret(program, GETPPID, X86_64, (value,)) == expected
+    with pytest.raises(ConfigError, match="4096 instructions"):
+        instructions(*rules, rule("getpid", "SCMP_ACT_ERRNO"))
 
 
 def test_a_program_too_long_for_the_kernel() -> None:
