@@ -349,6 +349,17 @@ def nothing_left(path: Path) -> list[str]:
     return left
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept() -> Iterator[None]:
+    """A test leaves neither descriptors open in this process nor children, which whatever it calls here could have
+    left. (The copy of the init helper is kept for good.)"""
+    fds, before = _open_here(), children()
+    yield
+    new = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in _open_here() - fds}
+    assert [link for link in new.values() if not link.startswith("/memfd:ocipy-init")] == []
+    assert children() - before == set()
+
+
 def children() -> set[str]:
     """The children of this process, running or not reaped. A thread may end while they are read."""
     found: set[str] = set()
