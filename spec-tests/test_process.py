@@ -652,6 +652,8 @@ def test_signals(cli: Cli, bundle: TestBundle) -> None:
     def spoil() -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGTERM])
 
     done = cli.run(bundle.args("cat", "/proc/self/status"), preexec_fn=spoil)
