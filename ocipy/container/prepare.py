@@ -189,8 +189,8 @@ def check_console(compiled: plan.Plan, options: CreateOptions) -> None:
 
 
 def tell(spec: dict[str, Any], compiled: plan.Plan, options: CreateOptions) -> None:
-    """Tell of what is ignored: capabilities that don't exist (config.md#linux-process), and what the plan has found; and
-    of what the flags of bind mounts cost."""
+    """Tell of what is ignored: capabilities that don't exist (config.md#linux-process), and what the plan has found.
+    Tell of what the flags of bind mounts cost, too."""
     if options.inform is not None:
         for op in compiled.ops:
             if op.kind is bind_attr and _may_lose(*op.values[3:]):  # type: ignore[arg-type]
