@@ -1,4 +1,5 @@
-# make demo | test | test-v2 | test-systemd | lint | bench | storm; each sets up what it needs (as root, on Debian 12).
+# make demo | test | test-v2 | test-systemd | lint | bench | storm | mutants; each sets up what it needs (as root, on
+# Debian 12).
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ need = @missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/nu
 later-criu: | $(VENV)/made
 	@criu check >/dev/null 2>&1 || tools/get-criu.sh $(VENV)/criu || echo 'no later CRIU to be had: its tests will be skipped'
 
-.PHONY: demo docs later-criu test test-v2 test-systemd lint bench storm clean
+.PHONY: demo docs later-criu test test-v2 test-systemd lint bench storm mutants clean
 .PHONY: packages-demo packages-test packages-bench packages-guest packages-systemd
 .DELETE_ON_ERROR:
 
@@ -52,6 +53,11 @@ bench: packages-bench $(VENV)/installed
 storm: packages-test $(VENV)/installed-test
 	OCIPY_STORM=400 $(BIN)/python -m pytest -q spec-tests/test_killed_create.py
 
+# small changes of the code that the tests should notice: SEED, SIZE (lines), WORKERS; all else as MUTANTS=--whole
+mutants: packages-test $(VENV)/installed-test later-criu
+	@PYTHONPATH=tools $(BIN)/python -m mutants $(if $(SEED),--seed '$(SEED)') $(if $(SIZE),--size $(SIZE)) \
+		$(if $(WORKERS),--workers $(WORKERS)) $(MUTANTS)
+
 packages-demo:
 	$(call need,$(PACKAGES_DEMO))
 packages-test:
@@ -73,7 +79,8 @@ $(VENV)/installed: $(VENV)/made $(SOURCES)
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'pytest>=7' 'hypothesis>=6' 'jeepney>=0.8'
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pytest>=7' 'hypothesis>=6' 'jeepney>=0.8' \
+		'tree-sitter>=0.22' 'tree-sitter-c>=0.21'
 	@touch $@
 
 clean:

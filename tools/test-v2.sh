@@ -7,7 +7,7 @@
 # against runc's, whose starts take a second there.
 set -u
 cd "$(dirname "$0")/.."
-everywhere='boot cgroup_values cli_docs conformance differential features launcher log plan properties refused
+everywhere='boot cgroup_values cli_docs conformance differential features launcher log mutants plan properties refused
     schema_verdict seccomp_compile systemd_bus systemd_unit validate validate_rules'
 mapfile -t files < <(ls -S spec-tests/test_*.py)
 shards=('' '')
