@@ -42,12 +42,21 @@ def with_(path: str, value: Any, *words: str) -> Callable[[Config], None]:
     return change
 
 
+def both(*changes: Callable[[Config], None]) -> Callable[[Config], None]:
+    def change(config: Config) -> None:
+        for one in changes:
+            one(config)
+
+    return change
+
+
 SLEEP = args("sleep", "1000")
 TRUE = args("true")
 CREATE, START = "create --bundle {bundle} {id}", "start {id}"
 UP = (CREATE, START)
+RUN = "run --bundle {bundle} {id}"
 
-CASES: dict[str, Case] = {
+COMMANDS: dict[str, Case] = {
     # --- the command line itself ---
     "nothing": (TRUE, ""),
     "help": (TRUE, "help"),
@@ -182,37 +191,3 @@ CASES: dict[str, Case] = {
     "spec for the unprivileged": (TRUE, "!mkdir {dir}/new", "spec --rootless --bundle {dir}/new"),
     "features": (TRUE, "features"),
 }  # fmt: skip
-
-#: case -> why ocipy does it another way (docs/differences.md)
-DIFFERENCES: dict[str, str] = {
-    "unknown flag": (
-        "runc prints the command's help on standard output; ours is the error alone, since programs read what "
-        "is printed there"
-    ),
-    "unknown global flag": "as for an unknown flag",
-    "flag without a value": "as for an unknown flag",
-    "too many arguments": "as for an unknown flag",
-    "no id": "as for an unknown flag",
-    "run preserving what is not open": (
-        "runc 1.1 gives the program descriptors that are not open; later ones refuse it, as ocipy does"
-    ),
-    "bad version": (
-        "a config of a version that is not supported must be refused (config.md#specification-version)"
-    ),
-    "hook fails after the start": (
-        "runc 1.1 runs poststart hooks in `create`; they belong after the start (runtime.md#lifecycle)"
-    ),
-    "exec with a capability": (
-        "a capability that does not exist is refused, where runc warns and runs the program without it"
-    ),
-    "exec by file": (
-        "without PATH the executable is looked up where execvp(3) does, in /bin and /usr/bin; runc finds "
-        "nothing then"
-    ),
-    "list": "`list --format json` prints `[]` if there is none, where runc prints `null`",
-    "update without a limit": "an update that changes nothing is most likely a mistake, and refused",
-    "events": "zeros are printed too, where runc leaves a value out",
-    "features": (
-        "the structure of runtime-spec 1.3; that of runc 1.1 is older, and has annotations of runc's own"
-    ),
-}
