@@ -41,8 +41,11 @@ class BuildPy(build_py):
     """Also generates the table of the fast validator from the JSON Schemas, and the pack of all modules."""
 
     def run(self) -> None:
-        super().run()
         package = Path(self.build_lib) / "ocipy"
+        for file in package.rglob("*.py"):  # of an earlier build, and moved away since: it would go into the pack
+            if not (HERE / "ocipy" / file.relative_to(package)).exists():
+                file.unlink()
+        super().run()
         runpy.run_path(str(HERE / "tools/make_schema_table.py"))["write"](package / "spec")
         runpy.run_path(str(HERE / "tools/make_pack.py"))["write"](package)
 
