@@ -46,7 +46,7 @@ class BuildPy(build_py):
             if not (HERE / "ocipy" / file.relative_to(package)).exists():
                 file.unlink()
         super().run()
-        runpy.run_path(str(HERE / "tools/make_schema_table.py"))["write"](package / "spec")
+        runpy.run_path(str(HERE / "tools/make_schema_table.py"))["write"](package / "config")
         runpy.run_path(str(HERE / "tools/make_pack.py"))["write"](package)
 
 
@@ -62,7 +62,7 @@ class BuildExt(build_ext):
 
 def embedding() -> tuple[list[str], list[str]]:
     """Compiler and linker arguments to put the interpreter into the launcher; empty if it has no static library,
-    or is of a version whose start native/embed.c does not know."""
+    or is of a version whose start native/launcher/embed.c does not know."""
     variables = sysconfig.get_config_vars()
     library = Path(variables.get("LIBPL", "")) / variables.get("LIBRARY", "")
     if not library.is_file() or sys.version_info[:2] > (3, 12):
@@ -85,11 +85,11 @@ class BuildScripts(build_scripts):
             f'-DOCIPY_PYTHON="{os.path.realpath(sys.executable)}"',
             f'-DOCIPY_PYVER="{sys.version_info.major}.{sys.version_info.minor}"',
         ]
-        launcher = [HERE / "native/launcher.c", HERE / "native/brief.c"]
+        launcher = [HERE / "native/launcher/launcher.c", HERE / "native/launcher/fast_path.c"]
         more, libraries = embedding()
         if more:
             try:
-                compile_program([*launcher, HERE / "native/embed.c"], target, [*defines, *more], libraries)
+                compile_program([*launcher, HERE / "native/launcher/embed.c"], target, [*defines, *more], libraries)
                 return
             except subprocess.CalledProcessError:
                 print("the interpreter can't be embedded: the launcher will execute it", file=sys.stderr)
@@ -111,7 +111,7 @@ def data_files() -> list[tuple[str, list[str]]]:
 
 setup(
     data_files=data_files(),
-    cffi_modules=["native/build_native.py:ffi", "native/build_seccomp.py:ffi"],
+    cffi_modules=["native/ext/build_native.py:ffi", "native/ext/build_seccomp.py:ffi"],
     cmdclass={"build_py": BuildPy, "build_ext": BuildExt, "build_scripts": BuildScripts},
-    scripts=["native/launcher.c"],  # names the source, so that build_scripts runs
+    scripts=["native/launcher/launcher.c"],  # names the source, so that build_scripts runs
 )

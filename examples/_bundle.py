@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ocipy import Bundle
-from ocipy.spec.defaults import spec
+from ocipy.config.defaults import spec
 
 
 @contextmanager

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ocipy.container.bundle import Bundle as Bundle
-    from ocipy.container.container import Container as Container
+    from ocipy.api import Container as Container
+    from ocipy.config.bundle import Bundle as Bundle
     from ocipy.errors import Error as Error
     from ocipy.version import VERSION as __version__
 
 __all__ = ["Bundle", "Container", "Error", "__version__"]
 
 _PLACES = {
-    "Bundle": ("ocipy.container.bundle", "Bundle"),
-    "Container": ("ocipy.container.container", "Container"),
+    "Bundle": ("ocipy.config.bundle", "Bundle"),
+    "Container": ("ocipy.api", "Container"),
     "Error": ("ocipy.errors", "Error"),
     "__version__": ("ocipy.version", "VERSION"),
 }

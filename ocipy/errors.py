@@ -88,7 +88,7 @@ def translated(error: OSError | MemoryError, doing: str) -> Error:
     """The error for what a system call refused where nobody expected it: no space, no descriptors, a broken disk.
 
     Args:
-        error: with the ``syscall`` that :mod:`ocipy._os` has put there.
+        error: with the ``syscall`` that :mod:`ocipy.kernel.os` has put there.
         doing: what was being done, in a word: the phase.
     """
     if isinstance(error, MemoryError):

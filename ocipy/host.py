@@ -5,8 +5,8 @@ Facts are read once per process and handed to the pure parts; nothing here chang
 
 from __future__ import annotations
 
-from ocipy import _os as os
 from ocipy.errors import Error
+from ocipy.kernel import os
 
 CGROUP_ROOT = "/sys/fs/cgroup"
 ALL = 2**64 - 1

@@ -10,7 +10,7 @@ import struct
 import tempfile
 from typing import Any
 
-from ocipy import seccomp
+from ocipy.plan import seccomp
 
 X86_64, X86, ARM, AARCH64, S390X = 0xC000003E, 0x40000003, 0x40000028, 0xC00000B7, 0x80000016
 X32 = 0x40000000

@@ -20,7 +20,7 @@ import pytest
 from conftest import OCIPY, Cli, TestBundle, fresh_id, until
 
 from ocipy import Container, host
-from ocipy.container.channel import ERROR, launch
+from ocipy.launch.protocol import ERROR, launch
 from ocipy.plan import Options, Plan, flags, ops
 from ocipy.plan import compile as compile_plan
 
@@ -438,7 +438,7 @@ def test_root_swapped_for_a_link(tmp_path: Path) -> None:
 
 CHROOTED = """
 import os, sys
-from ocipy.container.channel import helper, launch
+from ocipy.launch.protocol import helper, launch
 from ocipy.plan import Plan, flags, ops
 steps = [ops.unshare("", flags.NAMESPACES["mount"]), ops.bind_root("$.root.path", "/a/b")]
 null = os.open("/dev/null", os.O_RDWR)

@@ -53,7 +53,8 @@ def prefix(tmp_path: Path) -> Path:
 def pack(prefix: Path, main: str) -> Path:
     """A package and its pack; the file of the main module is then made useless, to tell the two apart."""
     package(prefix / SITE, main)
-    (prefix / SITE / "ocipy" / "boot.py").write_text((TOP / "ocipy" / "boot.py").read_text())
+    (prefix / SITE / "ocipy/faststart").mkdir()
+    (prefix / SITE / "ocipy/faststart/boot.py").write_text((TOP / "ocipy/faststart/boot.py").read_text())
     runpy.run_path(str(TOP / "tools" / "make_pack.py"))["write"](prefix / SITE / "ocipy")
     (prefix / SITE / "ocipy" / "cli" / "main.py").write_text("def main():\n    print('from the file')\n")
     return prefix / SITE / "ocipy" / "_pack.bin"

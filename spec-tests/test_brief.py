@@ -1,4 +1,5 @@
-"""start, state, kill and delete without an interpreter (native/brief.c): the same as with it, and what is left to it.
+"""start, state, kill and delete without an interpreter (native/launcher/fast_path.c): the same as
+with it, and what is left to it.
 
 An executable that has no package beside it can't start the interpreter, and says so: what it does, it does alone.
 """

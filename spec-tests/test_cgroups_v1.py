@@ -18,9 +18,9 @@ import pytest
 from cgroup_tools import HOG, PREFIX, deepen, in_child, new, private_mounts, until
 
 from ocipy import cgroups, host
-from ocipy.cgroups import _fs, device_rules
-from ocipy.cgroups.v1 import LegacyCgroup
-from ocipy.cgroups.v2 import UnifiedCgroup
+from ocipy.cgroups import device_rules, fs
+from ocipy.cgroups.v1.driver import LegacyCgroup
+from ocipy.cgroups.v2.driver import UnifiedCgroup
 from ocipy.errors import CgroupError
 
 MODE = host.cgroups().mode
@@ -114,9 +114,9 @@ def test_walks_leave_no_descriptor(cgroup: LegacyCgroup, start: Callable[..., su
     before = os.listdir("/proc/self/fd")
     assert len(cgroup.pids()) == 1
     for directory in cgroup.paths.values():
-        assert len(_fs.processes(directory)) == 1
-        _fs.thaw_all(directory)
-        _fs.signal_all(directory, 0)
+        assert len(fs.processes(directory)) == 1
+        fs.thaw_all(directory)
+        fs.signal_all(directory, 0)
     cgroup.kill(signal.SIGKILL)
     cgroup.delete()
     assert os.listdir("/proc/self/fd") == before
@@ -568,8 +568,8 @@ def test_one_busy_hierarchy_does_not_keep_the_others(
 ) -> None:
     process = start()
     busy = next(iter(cgroup.paths))
-    _fs.join(cgroup.paths[busy], process.pid)
-    monkeypatch.setattr(_fs, "DELETE_SECONDS", 0.05)
+    fs.join(cgroup.paths[busy], process.pid)
+    monkeypatch.setattr(fs, "DELETE_SECONDS", 0.05)
     with pytest.raises(CgroupError, match=rf"can't remove cgroup .*still in it: \[{process.pid}\]") as caught:
         cgroup.delete()
     assert caught.value.errno == errno.EBUSY

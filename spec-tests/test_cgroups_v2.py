@@ -19,9 +19,10 @@ import pytest
 from cgroup_tools import PREFIX, deepen, hog, in_child, new, private_mounts, until
 
 from ocipy import cgroups, host
-from ocipy.cgroups import _fs, devices
+from ocipy.cgroups import fs
 from ocipy.cgroups.stats import NO_LIMIT
-from ocipy.cgroups.v2 import UnifiedCgroup
+from ocipy.cgroups.v2 import devices
+from ocipy.cgroups.v2.driver import UnifiedCgroup
 from ocipy.errors import CgroupError, Unsupported
 
 FACTS = host.cgroups()
@@ -100,7 +101,7 @@ def test_walks_leave_no_descriptor(cgroup: UnifiedCgroup, start: Callable[..., s
     assert len(cgroup.pids()) == 1
     cgroup.freeze(True)
     cgroup.freeze(False)
-    _fs.signal_all(cgroup.directory, 0)
+    fs.signal_all(cgroup.directory, 0)
     cgroup.kill(signal.SIGKILL)
     cgroup.delete()
     assert os.listdir("/proc/self/fd") == before
@@ -221,7 +222,7 @@ def test_delegation(cgroup: UnifiedCgroup) -> None:
 
 @pytest.mark.spec("config-linux#cgroup-ownership-6")
 def test_delegation_without_the_kernels_list(cgroup: UnifiedCgroup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocipy.cgroups.v2.DELEGATE", "/sys/kernel/cgroup/missing")
+    monkeypatch.setattr("ocipy.cgroups.v2.driver.DELEGATE", "/sys/kernel/cgroup/missing")
     cgroup.delegate(1234)
     assert owned_by(cgroup, 1234) == {"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
 
@@ -229,7 +230,7 @@ def test_delegation_without_the_kernels_list(cgroup: UnifiedCgroup, monkeypatch:
 @pytest.mark.spec("config-linux#cgroup-ownership-4", "config-linux#cgroup-ownership-5")
 def test_delegation_of_what_there_is(cgroup: UnifiedCgroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "delegate").write_text("missing.file\ncgroup.procs\n")
-    monkeypatch.setattr("ocipy.cgroups.v2.DELEGATE", str(tmp_path / "delegate"))
+    monkeypatch.setattr("ocipy.cgroups.v2.driver.DELEGATE", str(tmp_path / "delegate"))
     cgroup.delegate(1234)
     assert owned_by(cgroup, 1234) == {"cgroup.procs"}
 
@@ -421,9 +422,9 @@ def test_kill_gets_a_process_that_keeps_forking(
     until(lambda: process.poll() is not None)
     until(lambda: cgroup.pids() != [])
     if not whole:  # as on a kernel before 5.14
-        put = _fs.put
+        put = fs.put
         monkeypatch.setattr(
-            _fs, "put", lambda d, name, v: errno.ENOENT if name == "cgroup.kill" else put(d, name, v)
+            fs, "put", lambda d, name, v: errno.ENOENT if name == "cgroup.kill" else put(d, name, v)
         )
     cgroup.kill(signal.SIGKILL)
     until(lambda: cgroup.pids() == [])
@@ -566,7 +567,7 @@ def test_a_busy_cgroup_says_who_is_in_it(
     cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = start(cgroup=cgroup)
-    monkeypatch.setattr(_fs, "DELETE_SECONDS", 0.05)
+    monkeypatch.setattr(fs, "DELETE_SECONDS", 0.05)
     with pytest.raises(CgroupError, match=rf"can't remove cgroup .*still in it: \[{process.pid}\]") as caught:
         cgroup.delete()
     assert caught.value.errno == errno.EBUSY

@@ -579,9 +579,9 @@ def listens(port: int) -> bool:
 LIBRARY = """
 import os, sys
 from ocipy import Container
-from ocipy.container.checkpoint import CheckpointOptions
+from ocipy.checkpoint.checkpoint import CheckpointOptions
 from ocipy.container.prepare import CreateOptions
-from ocipy.container.restore import RestoreOptions
+from ocipy.checkpoint.restore import RestoreOptions
 root, bundle, images, name = sys.argv[1:]
 null = os.open("/dev/null", os.O_RDWR)
 def descriptors():

@@ -322,7 +322,7 @@ def test_default_root() -> None:
     """Without --root the state is below /run/ocipy."""
     done = subprocess.run([OCIPY, "state", "ocipytest-nobody"], capture_output=True, text=True)
     assert done.returncode == 1
-    from ocipy.state import default_root
+    from ocipy.store import default_root
 
     assert default_root() == "/run/ocipy"
 

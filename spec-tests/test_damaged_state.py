@@ -20,7 +20,7 @@ from conftest import Cli, TestBundle, cgroups_left, fresh_id, run_here, until
 
 from ocipy import Container
 from ocipy.container.prepare import CreateOptions
-from ocipy.state import shape
+from ocipy.store import shape
 
 PYTHON = (
     "Error:", "Traceback", "KeyError", "TypeError", "AttributeError", "ValueError", "OSError", "Errno", "IndexError",

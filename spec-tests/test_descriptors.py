@@ -19,10 +19,10 @@ from test_faults import Trial, descriptors, joined, plain, user
 from test_faults import place as place  # a fixture
 
 from ocipy import Container
-from ocipy.container.channel import launch
-from ocipy.container.idmap import write_maps
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import Error, LaunchError
+from ocipy.launch.id_maps import write_maps
+from ocipy.launch.protocol import launch
 from ocipy.plan import ops
 
 # --- the init helper's, operation by operation ---
@@ -250,7 +250,7 @@ def test_no_room_for_a_passed_one() -> None:
 LOWEST = """
 import os, fcntl, resource
 from ocipy._native import ffi, lib
-from ocipy.container.channel import helper
+from ocipy.launch.protocol import helper
 
 ends = ffi.new("int[2]")
 assert lib.ocipy_channel(ends) == 0

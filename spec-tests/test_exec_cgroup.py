@@ -9,8 +9,8 @@ import pytest
 from conftest import Cli, TestBundle, until
 
 from ocipy import host
-from ocipy.container.record import Record
-from ocipy.state import Store
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 UNIFIED = host.cgroups().mode == "v2"
 legacy = pytest.mark.skipif(UNIFIED, reason="no v1 hierarchy is mounted (/proc/self/mountinfo)")

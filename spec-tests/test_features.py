@@ -17,7 +17,7 @@ from conftest import OCIPY, Cli, TestBundle
 from test_schema_verdict import OFFICIAL_VALIDATORS
 
 import ocipy
-from ocipy.spec import validate
+from ocipy.config import validate
 
 FEATURES: dict[str, Any] = json.loads(subprocess.run([OCIPY, "features"], stdout=subprocess.PIPE, check=True).stdout)
 LINUX: dict[str, Any] = FEATURES["linux"]
@@ -53,7 +53,7 @@ def test_form() -> None:
 def test_only_defined_properties() -> None:
     """features.md: every property is one that the specification defines, and none is null: what ocipy does not have
     it denies by false or leaves out."""
-    schemas = Path(ocipy.spec.__path__[0]) / "schemas"
+    schemas = Path(ocipy.config.__path__[0]) / "schemas"
 
     def walk(value: Any, schema: dict[str, Any], base: str) -> None:
         while "$ref" in schema:

@@ -20,12 +20,12 @@ from criu_tools import counter as counter  # a fixture
 from criu_tools import criu as criu  # a fixture
 from criu_tools import dump as dump  # a fixture
 
-from ocipy.container import force
-from ocipy.container.bundle import Bundle
-from ocipy.container.container import Container
-from ocipy.container.record import Record
+from ocipy.api import Container
+from ocipy.config.bundle import Bundle
+from ocipy.container import delete_busy
 from ocipy.errors import LaunchError, StateError
-from ocipy.state import Store
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 HANG = 60  # seconds
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -234,7 +234,7 @@ def test_kill_does_not_wait(cli: Cli, bundle: TestBundle) -> None:
 def test_one_that_holds_it_for_ever(cli: Cli, bundle: TestBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the other command is not to be moved, the container is killed all the same, and the error says why it is
     not removed."""
-    monkeypatch.setattr(force, "PATIENCE", 0.5)
+    monkeypatch.setattr(delete_busy, "PATIENCE", 0.5)
     name = cli.start(bundle.args("sleep", "1000"))
     fd = os.open(cli.root / name, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -261,7 +261,7 @@ def test_a_note_of_another_process(cli: Cli, bundle: TestBundle) -> None:
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 timer = threading.Timer(0.1, fcntl.flock, (fd, fcntl.LOCK_UN))
                 timer.start()
-                force.take(entry)
+                delete_busy.take(entry)
                 timer.join()
                 fcntl.flock(entry.fd, fcntl.LOCK_UN)
         os.close(fd)

@@ -14,9 +14,9 @@ import pytest
 from conftest import Cli, TestBundle, children, fresh_id, mounts, nothing_left, until
 
 from ocipy import Container
-from ocipy.container.channel import Message, failure
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import LaunchError
+from ocipy.launch.protocol import Message, failure
 from ocipy.plan import Plan, ops
 
 #: on the disk -> in the container: root and user 1000 change places, everybody else is nobody
@@ -302,7 +302,7 @@ def test_nothing_is_left(bundle: TestBundle, volume: Path, tmp_path: Path, spoil
 
 
 IN_A_USER_NAMESPACE = """
-from ocipy.container.userns import user_namespace
+from ocipy.launch.user_namespaces import user_namespace
 from ocipy.errors import LaunchError
 import os, sys
 maps = {name: [{"containerID": 0, "hostID": int(sys.argv[1]), "size": 1}] for name in ("uidMappings", "gidMappings")}
@@ -342,9 +342,9 @@ def test_in_a_user_namespace(host_id: str, limit: str, words: str) -> None:
 
 KILLED = """
 import os
-from ocipy.container import userns
-userns.write_maps = lambda pid, *_: (print(pid, flush=True), os.kill(os.getpid(), 9))
-userns.user_namespace({}, "$.mounts[3]", (0, 1, 2))
+from ocipy.launch import user_namespaces
+user_namespaces.write_maps = lambda pid, *_: (print(pid, flush=True), os.kill(os.getpid(), 9))
+user_namespaces.user_namespace({}, "$.mounts[3]", (0, 1, 2))
 """
 
 

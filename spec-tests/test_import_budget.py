@@ -23,43 +23,48 @@ START = {
 C_MODULES = {"__future__", "_cffi_backend", "_json", "_struct", "errno", "fcntl", "select"}
 
 _BASE = {
-    "ocipy", "ocipy._json", "ocipy._native", "ocipy._native.lib", "ocipy._os", "ocipy.cgroups", "ocipy.cgroups._fs",
-    "ocipy.cgroups.base", "ocipy.cli", "ocipy.cli.main", "ocipy.cli.parser", "ocipy.container",
-    "ocipy.container.record", "ocipy.errors", "ocipy.host", "ocipy.spec", "ocipy.state", "ocipy.state.shape",
+    "ocipy", "ocipy._native", "ocipy._native.lib", "ocipy.cgroups", "ocipy.cgroups.fs", "ocipy.cgroups.base",
+    "ocipy.cli", "ocipy.cli.main", "ocipy.cli.parser", "ocipy.container",
+    "ocipy.config", "ocipy.errors", "ocipy.host", "ocipy.kernel", "ocipy.kernel.json", "ocipy.kernel.os", "ocipy.store",
+    "ocipy.store.record", "ocipy.store.shape",
     "ocipy.version",
 }  # fmt: skip
 _LAUNCH = {
-    "ocipy.container.brief", "ocipy.container.channel", "ocipy.container.create", "ocipy.container.hooks",
-    "ocipy.container.idmap",
-    "ocipy.container.join", "ocipy.container.prepare", "ocipy.plan", "ocipy.plan.builder", "ocipy.plan.devices",
+    "ocipy.container.create", "ocipy.container.prepare", "ocipy.faststart", "ocipy.faststart.fast_path", "ocipy.launch",
+    "ocipy.launch.cgroup_join", "ocipy.launch.hooks", "ocipy.launch.id_maps", "ocipy.launch.protocol", "ocipy.plan",
+    "ocipy.plan.builder", "ocipy.plan.devices",
     "ocipy.plan.flags",
     "ocipy.plan.mounts", "ocipy.plan.namespaces", "ocipy.plan.ops", "ocipy.plan.process", "ocipy.plan.rootfs",
-    "ocipy.spec._table", "ocipy.spec.check", "ocipy.spec.load", "ocipy.spec.rules", "ocipy.spec.rules_linux",
+    "ocipy.config._table", "ocipy.config.check", "ocipy.config.load", "ocipy.config.rules", "ocipy.config.rules_linux",
 }  # fmt: skip
-_LIMITS = {"ocipy.cgroups.convert", "ocipy.cgroups.device_rules", "ocipy.cgroups.placement"}
+_LIMITS = {"ocipy.cgroups.convert", "ocipy.cgroups.device_rules", "ocipy.cgroups.location"}
 #: for configs that have what they check
-_RARE = {"ocipy.spec.names", "ocipy.spec.rules_rare"}
+_RARE = {"ocipy.config.names", "ocipy.config.rules_rare"}
 #: the driver of either hierarchy; device rules are a program on v2
 _DRIVERS = {
-    "ocipy.cgroups.v1", "ocipy.cgroups.v1_resources", "ocipy.cgroups.v2", "ocipy.cgroups.v2_resources",
-    "ocipy.cgroups.devices",
+    "ocipy.cgroups.v1", "ocipy.cgroups.v2",
+    "ocipy.cgroups.v1.driver", "ocipy.cgroups.v1.resources", "ocipy.cgroups.v2.driver", "ocipy.cgroups.v2.resources",
+    "ocipy.cgroups.v2.devices",
 }  # fmt: skip
 _STOP = {"ocipy.container.stop"}
-_START = {"ocipy.container.start", "ocipy.container.channel", "ocipy.plan", *(n for n in _LAUNCH if ".plan" in n)}
+_START = {
+    "ocipy.container.start", "ocipy.launch", "ocipy.launch.protocol", "ocipy.plan",
+    *(n for n in _LAUNCH if ".plan" in n),
+}  # fmt: skip
 
 BUDGET = {
     "state": {"ocipy.cli.state"},
     "kill": {"ocipy.cli.kill", *_STOP},
     "delete": {"ocipy.cli.delete", *_STOP},
     "start": {"ocipy.cli.common", "ocipy.cli.start", *_STOP, *_START},
-    "create": {"ocipy.cli.common", "ocipy.cli.create", "ocipy.container.bundle", *_LAUNCH, *_LIMITS},
+    "create": {"ocipy.cli.common", "ocipy.cli.create", "ocipy.config.bundle", *_LAUNCH, *_LIMITS},
     "run": {
-        "ocipy.cli.common", "ocipy.cli.create", "ocipy.cli.run", "ocipy.container.bundle",
-        "ocipy.container.foreground", "ocipy.container.start", *_LAUNCH, *_LIMITS, *_STOP,
+        "ocipy.cli.common", "ocipy.cli.create", "ocipy.cli.run", "ocipy.config.bundle",
+        "ocipy.console", "ocipy.console.foreground", "ocipy.container.start", *_LAUNCH, *_LIMITS, *_STOP,
     },
     "exec": {
-        "ocipy.cli.common", "ocipy.cli.exec", "ocipy.container.exec", "ocipy.container.foreground",
-        "ocipy.spec.fault", "ocipy.spec.text", *_LAUNCH, *_STOP,
+        "ocipy.cli.common", "ocipy.cli.exec", "ocipy.container.exec", "ocipy.console", "ocipy.console.foreground",
+        "ocipy.config.fault", "ocipy.config.strings", *_LAUNCH, *_STOP,
     },
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from cgroup_tools import private_mounts
 from conftest import HERE, Cli, TestBundle, end, fresh_id, until
 
 from ocipy import Container, Error
-from ocipy.container import intelrdt
+from ocipy.cgroups import resctrl_groups
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, Unsupported
 
@@ -309,7 +309,7 @@ def test_no_monitoring_group_left(create: Create, resctrl: Resctrl) -> None:
     assert (caught.value.config_path, caught.value.hint) == (f"{WHERE}.enableMonitoring", "Out of RMIDs")
     assert resctrl.groups() == before
     with pytest.raises(ConfigError, match="would not be the container's own") as caught:
-        intelrdt.place({"closID": "gold", "enableMonitoring": True}, "a", str(resctrl.path))
+        resctrl_groups.place({"closID": "gold", "enableMonitoring": True}, "a", str(resctrl.path))
     assert caught.value.config_path == f"{WHERE}.enableMonitoring"
 
 
@@ -370,7 +370,7 @@ def test_a_killed_create(cli: Cli, bundle: TestBundle, resctrl: Resctrl, tmp_pat
 
 @pytest.mark.spec("config-linux#intelrdt-2")
 @pytest.mark.skipif(
-    bool(intelrdt.find(Path("/proc/self/mountinfo").read_text())), reason="resctrl is mounted (mountinfo)"
+    bool(resctrl_groups.find(Path("/proc/self/mountinfo").read_text())), reason="resctrl is mounted (mountinfo)"
 )
 @pytest.mark.parametrize("rdt", [{}, {"closID": "gold"}])
 def test_without_resctrl(cli: Cli, bundle: TestBundle, rdt: dict[str, Any]) -> None:
@@ -386,15 +386,15 @@ def test_without_monitoring(tmp_path: Path) -> None:
     """resctrl of a machine that only allocates."""
     (tmp_path / "tasks").touch()
     with pytest.raises(Unsupported) as caught:
-        intelrdt.place({"closID": "/", "enableMonitoring": True}, "x", str(tmp_path))
+        resctrl_groups.place({"closID": "/", "enableMonitoring": True}, "x", str(tmp_path))
     assert caught.value.config_path == f"{WHERE}.enableMonitoring"
 
 
 def test_the_mount_point() -> None:
     """It is found by its type, wherever it is; a part of it that is mounted elsewhere is not it."""
     part = "9 1 0:9 /gold /mnt rw - resctrl resctrl rw\n"
-    assert intelrdt.find(part + "8 1 0:9 / /my\\040fs rw,relatime shared:7 - resctrl resctrl rw\n") == "/my fs"
-    assert intelrdt.find("8 1 0:9 / /resctrl rw - tmpfs resctrl rw\n" + part) == ""
+    assert resctrl_groups.find(part + "8 1 0:9 / /my\\040fs rw,relatime shared:7 - resctrl resctrl rw\n") == "/my fs"
+    assert resctrl_groups.find("8 1 0:9 / /resctrl rw - tmpfs resctrl rw\n" + part) == ""
 
 
 # --- exec, update, events ---
@@ -479,7 +479,7 @@ def test_events(cli: Cli, create: Create) -> None:
 )
 def test_the_real_one(cli: Cli, bundle: TestBundle, tmp_path: Path, mount_namespace: None) -> None:
     """On hardware that has it: the container's process is in a class of its own."""
-    root = intelrdt.find(Path("/proc/self/mountinfo").read_text())
+    root = resctrl_groups.find(Path("/proc/self/mountinfo").read_text())
     if not root:
         root = str(tmp_path / "real")
         os.mkdir(root)

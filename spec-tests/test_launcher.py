@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import OCIPY
 
-SOURCES = [str(Path(__file__).parent.parent / "native" / name) for name in ("launcher.c", "brief.c")]
+SOURCES = [str(Path(__file__).parent.parent / "native/launcher" / name) for name in ("launcher.c", "fast_path.c")]
 PYVER = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 SITE = f"lib/python{PYVER}/site-packages"

@@ -20,12 +20,12 @@ import pytest
 from conftest import TestBundle, children, end, fresh_id, nothing_left, until
 
 from ocipy import Bundle, Container, Error
-from ocipy.container.channel import ACK, Channel, launch
-from ocipy.container.hooks import run_hooks
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import ConfigError, LaunchError, StateError
+from ocipy.launch.hooks import run_hooks
+from ocipy.launch.protocol import ACK, Channel, launch
 from ocipy.plan import Plan, ops
-from ocipy.state import Store
+from ocipy.store import Store
 
 
 @pytest.fixture

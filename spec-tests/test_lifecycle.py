@@ -19,8 +19,8 @@ import pytest
 from conftest import OCIPY, Cli, TestBundle, end, fresh_id, until
 
 from ocipy import cgroups, host
-from ocipy.spec.validate import validate_document
-from ocipy.state import check_id
+from ocipy.config.validate import validate_document
+from ocipy.store import check_id
 
 SLEEP = ("sleep", "1000")
 

@@ -109,21 +109,21 @@ def test_sample() -> None:
 
 def test_every_file_has_an_area() -> None:
     of_areas = {path for paths in change.files(TREE).values() for path in paths}
-    every = [*TREE.glob("ocipy/**/*.py"), *TREE.glob("native/*.c"), *TREE.glob("native/init/*.c")]
+    every = [*TREE.glob("ocipy/**/*.py"), *TREE.glob("native/*/*.c")]
     names = {str(file.relative_to(TREE)) for file in every if file.name not in ("_native.c", "_seccomp.c")}
-    assert names - of_areas - change.LEFT_OUT - {"native/build_native.py", "ocipy/__init__.py"} == set()
+    assert names - of_areas - change.LEFT_OUT - {"native/ext/build_native.py", "ocipy/__init__.py"} == set()
     for area in change.AREAS.values():
         assert [name for name in area.tests.split() if not (TREE / f"spec-tests/test_{name}.py").exists()] == []
 
 
 def test_the_recording_build_knows_the_statement(tmp_path: Path) -> None:
-    (tmp_path / "ocipy/state").mkdir(parents=True)
+    (tmp_path / "ocipy/store").mkdir(parents=True)
     (tmp_path / "native/init").mkdir(parents=True)
-    (tmp_path / "ocipy/state/a.py").write_bytes(PYTHON)
+    (tmp_path / "ocipy/store/a.py").write_bytes(PYTHON)
     (tmp_path / "native/init/a.c").write_bytes(C)
     made = reach.Recording(tmp_path, "/map")
-    first, spans = made.statements["ocipy/state/a.py"]
-    assert f"_reach({first})" in made.files["ocipy/state/a.py"]
+    first, spans = made.statements["ocipy/store/a.py"]
+    assert f"_reach({first})" in made.files["ocipy/store/a.py"]
     assert (tmp_path / "a.c").write_text(made.files["native/init/a.c"])
     assert c.compiled("a.c", made.files["native/init/a.c"].encode(), tmp_path), "the recording text compiles"
     close = PYTHON.index(b"os.close(fd)")
@@ -136,7 +136,7 @@ def test_the_recording_build_knows_the_statement(tmp_path: Path) -> None:
     ]  # fmt: skip
     reach.save(tmp_path / "cache", made, entries)
     known = reach.load(tmp_path / "cache")
-    drops = {one.line: one for one in python.changes("ocipy/state/a.py", PYTHON) if one.new == b"pass"}
+    drops = {one.line: one for one in python.changes("ocipy/store/a.py", PYTHON) if one.new == b"pass"}
     assert known.tests(drops[10]) == ["t.py::one"]
     assert known.tests(drops[16]) == []
     assert known.failed == {"t.py::two"}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import Cli, TestBundle, cgroups_left, fresh_id
 
-from ocipy.container.notify import NotifySocket
-from ocipy.state import Store
+from ocipy.console.sd_notify import NotifySocket
+from ocipy.store import Store
 
 DEEP = 2100  # deeper than a path is long, than calls nest, and than there are descriptors
 #: remounts the directory so that it can be written to
@@ -171,10 +171,10 @@ def test_a_mount_of_the_host(tmp_path: Path, victim: Path) -> None:
 def test_a_link_for_the_socket(tmp_path: Path, victim: Path) -> None:
     """A link in the place of the socket is not followed: neither is the socket made elsewhere, nor what is there made
     accessible."""
-    from ocipy.container import notify
+    from ocipy.console import sd_notify
 
     (tmp_path / "link").symlink_to(victim / "file")
-    notify._open_to_all(str(tmp_path / "link"))
+    sd_notify._open_to_all(str(tmp_path / "link"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, Store(str(tmp_path / "s")).create("c") as entry:
         manager.bind(str(tmp_path / "manager"))
         (tmp_path / "s/c/notify").mkdir()

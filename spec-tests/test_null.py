@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from conftest import Cli, TestBundle
 
+from ocipy.config import load, validate, warnings
+from ocipy.config.check import CONFIG, PROCESS, RESOURCES, check
 from ocipy.errors import ConfigError
-from ocipy.spec import load, notices, validate
-from ocipy.spec.check import CONFIG, PROCESS, RESOURCES, check
 
 Node = Any
 
@@ -186,4 +186,4 @@ def test_validate_tells(cli: Cli, bundle: TestBundle) -> None:
     assert len(told.splitlines()) == len(paths)
     assert all(f"{path}: found" in told for path in paths)
     assert cli.run(bundle.args("true")).stderr == ""
-    assert len(notices.notices(bundle.config)) == len(paths)
+    assert len(warnings.notices(bundle.config)) == len(paths)

@@ -13,7 +13,8 @@ from criu_tools import criu as criu  # a fixture
 from criu_tools import dump as dump  # a fixture
 
 from ocipy import host
-from ocipy.container import external, intelrdt
+from ocipy.cgroups import resctrl_groups
+from ocipy.checkpoint import external_resources
 
 #: str.splitlines() splits at all of them, str.split() as well
 LETTERS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -38,7 +39,7 @@ def test_mount_table(mounted: Path) -> None:
     try:
         subprocess.run(["mount", "-t", "tmpfs", "none", last], check=True)
         try:
-            points = external.mount_points(os.getpid())
+            points = external_resources.mount_points(os.getpid())
         finally:
             subprocess.run(["umount", last], check=True)
     finally:
@@ -59,7 +60,7 @@ def test_hierarchies_in_odd_places() -> None:
 
 
 def test_resctrl_in_an_odd_place() -> None:
-    assert intelrdt.find(f"1 0 0:1 / /r{LETTERS}\\040\\134 rw - resctrl resctrl rw\n") == f"/r{LETTERS} \\"
+    assert resctrl_groups.find(f"1 0 0:1 / /r{LETTERS}\\040\\134 rw - resctrl resctrl rw\n") == f"/r{LETTERS} \\"
 
 
 def test_checkpoint(criu: str, dump: Dump, counter: Counter, tmp_path: Path) -> None:

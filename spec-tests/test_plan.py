@@ -14,7 +14,7 @@ from conftest import BASE, Cli, TestBundle
 from ocipy import plan
 from ocipy.errors import ConfigError, Error, Unsupported
 from ocipy.host import Host, facts, parse_cgroups
-from ocipy.plan import criu, flags, ops, words
+from ocipy.plan import criu, describe, flags, ops
 from ocipy.plan.builder import MAGIC, MAX_ID_MAPS, MAX_OPS, MAX_SLOTS, VERSION
 
 INIT = Path(__file__).parent.parent / "native/init"
@@ -713,7 +713,7 @@ def test_words(config: dict[str, Any]) -> None:
             assert not {"\n", "<"} & set(line), name
             assert path == "" or path.startswith("$."), name
     assert {kind.name for kind in ops.KINDS} - seen == set()
-    assert set(words._WORDS) <= {kind.name for kind in ops.KINDS}
+    assert set(describe._WORDS) <= {kind.name for kind in ops.KINDS}
 
 
 def test_words_of_some(config: dict[str, Any]) -> None:

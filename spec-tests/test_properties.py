@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from conftest import BASE
 
-import ocipy.spec
+import ocipy.config
 from ocipy import plan
-from ocipy.cgroups import v1_resources, v2_resources
+from ocipy.cgroups.v1 import resources as v1_resources
+from ocipy.cgroups.v2 import resources as v2_resources
+from ocipy.config.load import verify
 from ocipy.errors import Error
 from ocipy.host import Host, parse_cgroups
-from ocipy.spec.load import verify
 
-SCHEMAS = Path(ocipy.spec.__path__[0]) / "schemas"
+SCHEMAS = Path(ocipy.config.__path__[0]) / "schemas"
 HOST = Host(parse_cgroups("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n"), 0, False)
 HOST.units = {"cpu/online": "0-1", "node/has_memory": "0-1"}
 ABSENT = object()

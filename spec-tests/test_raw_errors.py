@@ -21,11 +21,13 @@ import pytest
 from conftest import BASE, Cli, TestBundle, fresh_id, nothing_left, run_here, until
 from test_faults import children, descriptors
 
-from ocipy import Container, _json, _os, host, plan
+from ocipy import Container, host, plan
 from ocipy.cli import main
+from ocipy.config import load, validate
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import Error
-from ocipy.spec import load, validate
+from ocipy.kernel import json as _json
+from ocipy.kernel import os as _os
 
 PYTHON = ("Traceback", "KeyError", "TypeError", "AttributeError", "ValueError", "OSError", "[Errno", "IndexError")
 
@@ -312,7 +314,7 @@ def test_exec_that_can_not_stay(
     def fail(*_: Any) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    from ocipy.container import foreground
+    from ocipy.console import foreground
 
     with monkeypatch.context() as patch:
         patch.setattr(foreground, "become_subreaper", lambda: None)

@@ -11,8 +11,8 @@ from conftest import Cli, TestBundle, cgroups_left, fresh_id
 
 from ocipy import Container, cgroups, host
 from ocipy.cgroups.base import Cgroup
-from ocipy.container.record import Record
 from ocipy.errors import CgroupError
+from ocipy.store.record import Record
 
 
 @pytest.fixture(name="found")

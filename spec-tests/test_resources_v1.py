@@ -17,7 +17,7 @@ from cgroup_tools import HOG, block_device, private_mounts, until
 from test_cgroups_v1 import CONTROLLERS, needs, needs_file, read  # and skipped with it, on another hierarchy
 
 from ocipy import host
-from ocipy.cgroups.v1 import LegacyCgroup
+from ocipy.cgroups.v1.driver import LegacyCgroup
 from ocipy.errors import CgroupError, ConfigError, Error, Unsupported
 
 #: controllers of the cgroup2 beside (hybrid)

@@ -14,7 +14,7 @@ from cgroup_tools import hog
 from conftest import Cli, TestBundle
 from test_cgroups_v2 import TOP, needs, needs_file, read  # and skipped with it, on another hierarchy
 
-from ocipy.cgroups.v2 import UnifiedCgroup
+from ocipy.cgroups.v2.driver import UnifiedCgroup
 from ocipy.errors import CgroupError, ConfigError, Error, Unsupported
 
 #: fixtures

@@ -17,7 +17,7 @@ import pytest
 from conftest import Cli, TestBundle, end, fresh_id, mounts, until
 
 import ocipy
-from ocipy.container.channel import ERROR, launch
+from ocipy.launch.protocol import ERROR, launch
 from ocipy.plan import NO_FAULT
 from ocipy.plan.builder import MAGIC, VERSION
 

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 jsonschema = pytest.importorskip("jsonschema")
 referencing = pytest.importorskip("referencing")
 
-import ocipy.spec  # noqa: E402
+import ocipy.config  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-if importlib.util.find_spec("ocipy.spec._table") is None:  # a source tree in which nothing was built yet
-    runpy.run_path(str(HERE.parent / "tools" / "make_schema_table.py"))["write"](ocipy.spec.__path__[0])
+if importlib.util.find_spec("ocipy.config._table") is None:  # a source tree in which nothing was built yet
+    runpy.run_path(str(HERE.parent / "tools" / "make_schema_table.py"))["write"](ocipy.config.__path__[0])
 
+from ocipy.config import check, load, validate  # noqa: E402
 from ocipy.errors import ConfigError  # noqa: E402
-from ocipy.spec import check, load, validate  # noqa: E402
 
 KINDS = ("config", "state", "features")
 OFFICIAL = Path(

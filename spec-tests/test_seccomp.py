@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import Cli, TestBundle
 
-from ocipy.seccomp import compile_filter
+from ocipy.plan.seccomp import compile_filter
 
 MKDIR = ["mkdir", "mkdirat"]
 needs_gcc = pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")

@@ -37,8 +37,8 @@ from seccomp_tools import (
     rule,
 )
 
-from ocipy import seccomp
 from ocipy.errors import ConfigError
+from ocipy.plan import seccomp
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers below are x86_64's")
 

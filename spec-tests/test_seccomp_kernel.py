@@ -35,8 +35,8 @@ from seccomp_tools import (
 )
 
 import ocipy
-from ocipy import seccomp
 from ocipy.errors import ConfigError, Unsupported
+from ocipy.plan import seccomp
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers below are x86_64's")
 
@@ -139,9 +139,9 @@ def test_import_budget() -> None:
     """It is on the path of create: no module of the standard library that isn't written in C."""
     backend = __import__("_cffi_backend").__file__
     sites = [str(Path(ocipy.__file__).parent.parent), str(Path(str(backend)).parent)]
-    code = f"import sys; sys.path += {sites!r}; import ocipy.seccomp; print(*sys.modules)"
+    code = f"import sys; sys.path += {sites!r}; import ocipy.plan.seccomp; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-I", "-S", "-c", code], text=True).split()
-    assert "ocipy.seccomp" in loaded
+    assert "ocipy.plan.seccomp" in loaded
     assert not {"os", "json", "re", "typing", "dataclasses", "enum", "functools"}.intersection(loaded)
 
 

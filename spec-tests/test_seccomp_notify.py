@@ -22,8 +22,9 @@ import pytest
 from conftest import Cli, TestBundle, fresh_id, nothing_left, until
 from seccomp_tools import MKDIR, profile, rule
 
-from ocipy import Container, seccomp
+from ocipy import Container
 from ocipy.errors import LaunchError
+from ocipy.plan import seccomp
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers below are x86_64's"),

@@ -17,8 +17,8 @@ import pytest
 from conftest import OCIPY, Cli, TestBundle, fresh_id, nothing_left
 
 from ocipy import cgroups, host
-from ocipy.cgroups import bus
-from ocipy.cgroups.systemd import LegacySystemdCgroup
+from ocipy.cgroups.systemd import bus
+from ocipy.cgroups.systemd.driver import LegacySystemdCgroup
 from ocipy.errors import CgroupError
 
 
@@ -98,7 +98,7 @@ from ocipy.container.prepare import CreateOptions
 from ocipy.errors import Error
 try:
     if not sys.argv[3:]:
-        from ocipy.cgroups import bus
+        from ocipy.cgroups.systemd import bus
         bus.SECONDS = 1.0
     Container.create("box", sys.argv[1], root=sys.argv[2], options=CreateOptions(cgroup_manager="systemd"))
 except Error as error:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ocipy import cgroups
-from ocipy.cgroups import gvariant, unit
+from ocipy.cgroups.systemd import gvariant, unit
 from ocipy.errors import CgroupError, ConfigError, Unsupported
 
 WHERE = "$.linux.resources"

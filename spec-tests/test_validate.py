@@ -16,15 +16,15 @@ import pytest
 
 pytest.importorskip("jsonschema")
 
-import ocipy.spec
+import ocipy.config
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "make_schema_table.py"
-if importlib.util.find_spec("ocipy.spec._table") is None:  # a source tree in which nothing was built yet
-    runpy.run_path(str(TOOL))["write"](ocipy.spec.__path__[0])
+if importlib.util.find_spec("ocipy.config._table") is None:  # a source tree in which nothing was built yet
+    runpy.run_path(str(TOOL))["write"](ocipy.config.__path__[0])
 
+from ocipy.config import check, defaults, load, validate, warnings  # noqa: E402
 from ocipy.errors import ConfigError  # noqa: E402
-from ocipy.spec import check, defaults, load, notices, validate  # noqa: E402
 
 
 def typical() -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_unreadable(tmp_path: Path) -> None:
             directory.chmod(0o755)
     code = (
         f"import os, sys; sys.path[:0] = {sys.path!r}; os.setuid(65534)\n"
-        "from ocipy.spec import load\n"
+        "from ocipy.config import load\n"
         f"try: load.load({path!r})\n"
         "except load.ConfigError as error: print(error)"
     )
@@ -251,14 +251,14 @@ def test_other_documents() -> None:
 @pytest.mark.spec("config#mounts-3")
 def test_notices() -> None:
     config = typical()
-    assert notices.notices(config) == []
+    assert warnings.notices(config) == []
     config["process"]["capabilities"]["bounding"].append("CAP_FUTURE")
     config["mounts"][0]["destination"] = "proc"
     config["linux"]["rootfsPropagation"] = "rslave"
     device = {"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o20666}
     config["linux"]["devices"] = [device]
     config["linux"]["resources"]["pids"] = {}
-    assert [notice.config_path for notice in notices.notices(config)] == [
+    assert [notice.config_path for notice in warnings.notices(config)] == [
         "$.process.capabilities.bounding[3]", "$.mounts[0].destination", "$.linux.rootfsPropagation",
         "$.linux.devices[0].fileMode", "$.linux.resources.pids.limit",
     ]  # fmt: skip
@@ -268,7 +268,7 @@ def test_notices() -> None:
 def test_default_spec_has_no_fault(rootless: bool) -> None:
     config = defaults.spec(rootless)
     assert validate.faults(config) == []
-    assert notices.notices(config) == []
+    assert warnings.notices(config) == []
     assert ("user" in [entry["type"] for entry in config["linux"]["namespaces"]]) == rootless
 
 
@@ -311,7 +311,7 @@ def test_podmans_seccomp_profile_has_no_fault() -> None:
 
 @pytest.mark.skipif(not TOOL.is_file(), reason="an installed package has no tools")
 def test_table_is_what_the_schemas_say() -> None:
-    written = Path(ocipy.spec.__path__[0]) / "_table.py"
+    written = Path(ocipy.config.__path__[0]) / "_table.py"
     assert written.read_text() == runpy.run_path(str(TOOL))["render"]()
 
 
@@ -337,10 +337,10 @@ def test_loading_a_good_config_imports_nothing_heavy(tmp_path: Path) -> None:
     config = typical()
     config["linux"]["rootfsPropagation"] = "rslave"
     path = bundle(tmp_path, config)
-    package = str(Path(ocipy.spec.__path__[0]).parent.parent)
+    package = str(Path(ocipy.config.__path__[0]).parent.parent)
     code = (
         f"import sys; before = set(sys.modules); sys.path.insert(0, {package!r})\n"
-        f"from ocipy.spec import load; load.load({path!r})\n"
+        f"from ocipy.config import load; load.load({path!r})\n"
         "print(*sorted(set(sys.modules) - before))"
     )
     command = [sys.executable, "-I", "-S", "-c", code]
@@ -349,5 +349,5 @@ def test_loading_a_good_config_imports_nothing_heavy(tmp_path: Path) -> None:
     assert {name for name in imported if not name.startswith("ocipy")} <= {
         "__future__", "_json", "errno", "posix", "_struct", "builtins",
     }  # fmt: skip
-    unneeded = ("validate", "fault", "text", "rules_rare")
-    assert not imported & {f"ocipy.spec.{name}" for name in unneeded}
+    unneeded = ("validate", "fault", "strings", "rules_rare")
+    assert not imported & {f"ocipy.config.{name}" for name in unneeded}

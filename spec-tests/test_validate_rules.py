@@ -14,14 +14,14 @@ import pytest
 
 pytest.importorskip("jsonschema")
 
-import ocipy.spec
+import ocipy.config
 
 ROOT = Path(__file__).resolve().parent.parent
-if importlib.util.find_spec("ocipy.spec._table") is None:  # a source tree in which nothing was built yet
-    runpy.run_path(str(ROOT / "tools" / "make_schema_table.py"))["write"](ocipy.spec.__path__[0])
+if importlib.util.find_spec("ocipy.config._table") is None:  # a source tree in which nothing was built yet
+    runpy.run_path(str(ROOT / "tools" / "make_schema_table.py"))["write"](ocipy.config.__path__[0])
 
+from ocipy.config import defaults, load, validate  # noqa: E402
 from ocipy.errors import ConfigError  # noqa: E402
-from ocipy.spec import defaults, load, validate  # noqa: E402
 
 MANY = 2**32 - 1
 

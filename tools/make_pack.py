@@ -1,7 +1,8 @@
 """Writes ``_pack.bin`` into a built package: the code of its modules in one file.
 
-The layout is what ``native/embed.c`` and ``ocipy/boot.py`` read: the interpreter's magic number, the size of the code
-of ``boot`` (32 bits) and that code, the size of an index and the index, and the code of the modules.
+The layout is what ``native/launcher/embed.c`` and ``ocipy/faststart/boot.py`` read: the interpreter's magic number,
+the size of the code of ``boot`` (32 bits) and that code, the size of an index and the index, and the code of the
+modules.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from types import CodeType
 
 #: not on the path of a command that an engine calls: reading them each time would cost more than it saves
 COLD = {
-    "ocipy": {"boot", "features"},
-    "ocipy.cgroups": {"bus", "devices", "explain", "gvariant", "oom", "stats", "unit"},
+    "ocipy": {"attach", "checkpoint"},
+    "ocipy.attach": {"net_devices", "seccomp_agent"},
+    "ocipy.cgroups": {"oom", "refusals", "resctrl_groups", "stats", "systemd"},
+    "ocipy.cgroups.systemd": {"bus", "gvariant", "unit"},
+    "ocipy.cgroups.v2": {"devices"},
+    "ocipy.checkpoint": {"checkpoint", "criu", "external_resources", "restore"},
     "ocipy.cli": {"checkpoint", "events", "explain", "features", "list", "log", "ps", "regex", "restore", "spec",
                   "update", "validate"},
-    "ocipy.container": {"agent", "checkpoint", "criu", "external", "handover", "hints", "intelrdt", "members",
-                        "netdevices", "netlink", "notify", "restore", "terminal", "update", "userns"},
-    "ocipy.plan": {"criu", "words"},
-    "ocipy.spec": {"defaults", "notices", "place", "usual", "validate"},
+    "ocipy.config": {"defaults", "duplicate_keys", "tolerated", "validate", "warnings"},
+    "ocipy.console": {"pidfd_socket", "sd_notify", "terminal"},
+    "ocipy.container": {"processes", "update"},
+    "ocipy.faststart": {"boot"},
+    "ocipy.kernel": {"netlink"},
+    "ocipy.launch": {"failure_hints", "user_namespaces"},
+    "ocipy.plan": {"criu", "describe", "features"},
 }
 
 
@@ -72,7 +80,7 @@ def write(package: Path) -> None:
         code = _compiled(file, root)
         index[name] = (is_package, len(body), len(code))
         body += code
-    boot = _compiled(package / "boot.py", package.parent)
+    boot = _compiled(package / "faststart/boot.py", package.parent)
     head = importlib.util.MAGIC_NUMBER + _sized(boot) + _sized(marshal.dumps(index))
     (package / "_pack.bin").write_bytes(head + body)
 

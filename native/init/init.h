@@ -25,7 +25,7 @@
 #define NO_OP 0xffffffffu
 #define NO_SLOT 0xffffffffu
 
-/* Messages on the SOCK_SEQPACKET channel; ocipy/container/channel.py has the other half. */
+/* Messages on the SOCK_SEQPACKET channel; ocipy/launch/protocol.py has the other half. */
 enum msg_type { MSG_SYNC = 1, MSG_FORKED = 2, MSG_READY = 3, MSG_ERROR = 4, MSG_ACK = 5, MSG_START = 6, MSG_PART = 7, MSG_LISTENER = 8, MSG_HOOKED = 9 };
 
 struct msg {

@@ -57,10 +57,10 @@ def select(
         )
     optional = rootless and not cgroups_path
     if facts.mode == "v2":
-        from ocipy.cgroups.v2 import UnifiedCgroup
+        from ocipy.cgroups.v2.driver import UnifiedCgroup
 
         return UnifiedCgroup.place(path, facts, optional)
-    from ocipy.cgroups.v1 import LegacyCgroup
+    from ocipy.cgroups.v1.driver import LegacyCgroup
 
     return LegacyCgroup.place(path, facts, optional)
 
@@ -68,14 +68,14 @@ def select(
 def load(record: dict[str, Any]) -> Cgroup:
     """The driver object for what :meth:`Cgroup.record` returned, in a later process."""
     if record["driver"] == "systemd":
-        from ocipy.cgroups.systemd import load as load_systemd
+        from ocipy.cgroups.systemd.driver import load as load_systemd
 
         return load_systemd(record)
     optional: bool = record.get("optional", False)
     if record["driver"] == "v2":
-        from ocipy.cgroups.v2 import UnifiedCgroup
+        from ocipy.cgroups.v2.driver import UnifiedCgroup
 
         return UnifiedCgroup(record["paths"], optional)
-    from ocipy.cgroups.v1 import LegacyCgroup
+    from ocipy.cgroups.v1.driver import LegacyCgroup
 
     return LegacyCgroup(record["paths"], optional)

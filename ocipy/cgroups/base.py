@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _signal import SIGKILL
 
-from ocipy import _os as os
-from ocipy.cgroups import _fs
+from ocipy.cgroups import fs
+from ocipy.kernel import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Cgroup:
     def _need(self, what: str, controller: str = "") -> None:
         """Refuse what takes a cgroup (v1: of a controller), where a rootless container has none. Raises Unsupported."""
         if self.optional and not (self.paths.get(controller) if controller else self.paths):
-            from ocipy.cgroups.explain import no_cgroup
+            from ocipy.cgroups.refusals import no_cgroup
 
             raise no_cgroup(what)
 
@@ -181,7 +181,7 @@ class Cgroup:
 
     def held(self) -> bool:
         """Whether it is frozen, by itself or by an ancestor: what goes in does nothing more until that is thawed."""
-        return any(_fs.held(file) for file in self.held_files())
+        return any(fs.held(file) for file in self.held_files())
 
     def kill(self, signal: int) -> None:
         """Signal every process in it and below, also one that is forking (freeze first, or cgroup.kill).

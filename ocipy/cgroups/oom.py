@@ -5,9 +5,9 @@ from __future__ import annotations
 from posix import EFD_CLOEXEC, EFD_NONBLOCK, O_CLOEXEC, O_RDONLY, close, eventfd, eventfd_read, open
 from select import POLLIN, POLLPRI
 
-from ocipy import _os as os
-from ocipy.cgroups import _fs
+from ocipy.cgroups import fs
 from ocipy.errors import CgroupError, Unsupported
+from ocipy.kernel import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class OomWatch:
         self._seen = self._kills()
 
     def _kills(self) -> int:
-        return _fs.field(self._directory, self._name, "oom_kill")
+        return fs.field(self._directory, self._name, "oom_kill")
 
     def fileno(self) -> int:
         """The file descriptor to poll."""
@@ -47,7 +47,7 @@ class OomWatch:
             try:
                 os.pread(self._fd, 4096, 0)  # what is read now is what later changes are told against
             except OSError as error:
-                if error.errno not in _fs.GONE:
+                if error.errno not in fs.GONE:
                     raise
             kills = self._kills()
             new, self._seen = max(kills - self._seen, 0), kills

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from posix import W_OK, access
 
-from ocipy import _os as os
-from ocipy.cgroups.placement import own_directory
+from ocipy.cgroups.location import own_directory
+from ocipy.kernel import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from errno import ENOTSUP
 
-from ocipy import _os as os
-from ocipy.cgroups import _fs
+from ocipy.cgroups import fs
 from ocipy.errors import CgroupError
+from ocipy.kernel import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _text(directory: str, name: str) -> str:
     try:
         return os.read_text(f"{directory}/{name}").strip()
     except OSError as error:
-        if error.errno in (*_fs.GONE, ENOTSUP):  # ENOTSUP: pressure on a kernel started without it
+        if error.errno in (*fs.GONE, ENOTSUP):  # ENOTSUP: pressure on a kernel started without it
             return ""
         raise CgroupError(
             f"can't read {directory}/{name}", syscall="read", errno=error.errno or 0
@@ -219,7 +219,7 @@ def _pids(directory: str) -> dict[str, Any]:
     """Tasks and their limit; a limit of 0 is none, as runc has it."""
     current, limit = _text(directory, "pids.current"), _number(directory, "pids.max")
     if not current:
-        return {"current": len(_fs.processes(directory)) if directory else 0, "limit": 0}
+        return {"current": len(fs.processes(directory)) if directory else 0, "limit": 0}
     return {"current": int(current), "limit": 0 if limit == NO_LIMIT else limit}
 
 
@@ -302,7 +302,7 @@ def _huge_pages(directory: str, unified: bool) -> dict[str, Any]:
         if not kind and not _text(directory, usage.format("")):
             continue  # no controller
         if unified:
-            failures = _fs.field(directory, f"hugetlb.{size}.events", "max")
+            failures = fs.field(directory, f"hugetlb.{size}.events", "max")
         else:
             failures = _number(directory, f"hugetlb.{size}{kind}.failcnt")
         found[size] = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ocipy.checkpoint.checkpoint import CheckpointOptions, checkpoint
+from ocipy.checkpoint.criu import CGROUP_MODES
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
-from ocipy.container.checkpoint import CheckpointOptions, checkpoint
-from ocipy.container.criu import CGROUP_MODES
 from ocipy.container.stop import delete
 from ocipy.errors import UsageError
 

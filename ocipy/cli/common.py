@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from fcntl import F_GETFD, FD_CLOEXEC, fcntl
 
-from ocipy import _json as json
-from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.cli.parser import Args, Flag
-from ocipy.container.record import Record
 from ocipy.errors import ConfigError, UsageError
-from ocipy.state import Store
+from ocipy.kernel import json, os
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ocipy.container.notify import NotifySocket
+    from ocipy.console.sd_notify import NotifySocket
 
 BUNDLE = Flag("bundle b", "the bundle directory (default: the working directory)", "DIR")
 CONSOLE_SOCKET = Flag("console-socket", "unix socket that gets the terminal's master", "PATH")
@@ -96,7 +95,7 @@ def notify_socket(record: Record) -> NotifySocket | None:
     host = os.getenv("NOTIFY_SOCKET")
     if not host or not record.data.get("plan_options", {}).get("notify_dir"):
         return None
-    from ocipy.container.notify import NotifySocket
+    from ocipy.console.sd_notify import NotifySocket
 
     return NotifySocket(record.entry, host)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command
-from ocipy.container.bundle import Bundle
+from ocipy.config.bundle import Bundle
 from ocipy.container.create import create
 from ocipy.container.prepare import CreateOptions
-from ocipy.state import Store
+from ocipy.kernel import os
+from ocipy.store import Store
 
 COMMAND = Command(
     "create",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
-from ocipy.container.record import Record
 from ocipy.errors import StateError
-from ocipy.state import Store
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 COMMAND = Command(
     "delete",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from select import POLLIN, poll
 from time import monotonic
 
-from ocipy import _json as json
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
-from ocipy.container.record import Record
 from ocipy.errors import UsageError
-from ocipy.state import Store
+from ocipy.kernel import json
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

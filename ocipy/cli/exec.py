@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
-from ocipy.container import foreground, stop
+from ocipy.config.names import CAPABILITIES
+from ocipy.console import foreground
+from ocipy.container import stop
 from ocipy.container.create import remove_pid_file
 from ocipy.container.exec import exec_process, process_of
-from ocipy.container.record import Record
 from ocipy.errors import CgroupError, UsageError
-from ocipy.spec.names import CAPABILITIES
-from ocipy.state import Store
+from ocipy.kernel import os
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(context: Context) -> int:
     if fd >= 0 and not args.detach:
         raise UsageError("--console-socket: only with --detach; in the foreground the terminal is the caller's")
     if process.get("terminal") and fd < 0 and not args.detach:
-        from ocipy.container.terminal import Console, window
+        from ocipy.console.terminal import Console, window
 
         console = Console()
         fd = console.theirs
@@ -160,7 +161,7 @@ def _below(record: Record, words: list[str]) -> Cgroup:
     except CgroupError as error:
         raise UsageError(f"--cgroup: {error.message}") from None
     if not own.paths and any(path.strip("/") for path in sub.values()):
-        from ocipy.cgroups.explain import no_cgroup
+        from ocipy.cgroups.refusals import no_cgroup
 
         raise no_cgroup("have one below (--cgroup)")
     for directory in set(cgroup.paths.values()):

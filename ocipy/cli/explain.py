@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocipy.cli.log import printable
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
-from ocipy.container.bundle import Bundle
+from ocipy.config.bundle import Bundle
 from ocipy.container.prepare import prepare
 
 COMMAND = Command(

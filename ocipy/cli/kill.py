@@ -5,9 +5,9 @@ from __future__ import annotations
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.container import stop
-from ocipy.container.record import Record
 from ocipy.errors import StateError, UsageError
-from ocipy.state import Store
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 COMMAND = Command(
     "kill",

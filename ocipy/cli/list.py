@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ocipy import _json as json
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
-from ocipy.container.record import Record
 from ocipy.errors import Error, translated
-from ocipy.state import Store
+from ocipy.kernel import json
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

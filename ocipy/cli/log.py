@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from time import gmtime, strftime
 
-from ocipy import _json as json
-from ocipy import _os as os
 from ocipy.errors import UsageError
+from ocipy.kernel import json, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

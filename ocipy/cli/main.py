@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from _signal import SIG_DFL, SIGCHLD, SIGPIPE, signal
 
-from ocipy import _os as os
 from ocipy.cli.parser import Args, Command, Flag, describe, parse, tristate
 from ocipy.errors import Error, UsageError, translated
+from ocipy.kernel import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

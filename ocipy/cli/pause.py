@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command
-from ocipy.container.freeze import freeze
+from ocipy.container.pause import freeze
 
 COMMAND = Command("pause", "Freeze every process of a container", "ID")
 

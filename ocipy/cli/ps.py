@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ocipy import _json as json
-from ocipy import _os as os
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
-from ocipy.container.members import members
-from ocipy.container.record import Record
+from ocipy.container.processes import members
 from ocipy.errors import Error
-from ocipy.state import Store
+from ocipy.kernel import json, os
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 COMMAND = Command(
     "ps",

@@ -6,7 +6,7 @@ import re
 
 from ocipy.cli.main import Context
 from ocipy.errors import Error, UsageError
-from ocipy.state import Store
+from ocipy.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from ocipy.checkpoint.restore import RestoreOptions, restore
 from ocipy.cli import common
 from ocipy.cli.checkpoint import SHARED, shared
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.cli.run import DETACH, NO_SUBREAPER, remove, stay
-from ocipy.container import foreground
-from ocipy.container.bundle import Bundle
+from ocipy.config.bundle import Bundle
+from ocipy.console import foreground
 from ocipy.container.prepare import CreateOptions
-from ocipy.container.restore import RestoreOptions, restore
 from ocipy.errors import Unsupported
-from ocipy.state import Store
+from ocipy.store import Store
 
 COMMAND = Command(
     "restore",

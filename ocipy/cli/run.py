@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from ocipy import _os as os
 from ocipy.cli import common, create
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
-from ocipy.container import foreground, stop
-from ocipy.container.bundle import Bundle
-from ocipy.container.channel import Launched
+from ocipy.config.bundle import Bundle
+from ocipy.config.load import read
+from ocipy.console import foreground
+from ocipy.container import stop
 from ocipy.container.create import create as create_container
 from ocipy.container.create import remove_pid_file
 from ocipy.container.start import start
 from ocipy.errors import Error, UsageError
-from ocipy.spec.load import read
-from ocipy.state import Store
+from ocipy.kernel import os
+from ocipy.launch.protocol import Launched
+from ocipy.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocipy.console.terminal import Console
     from ocipy.container.prepare import CreateOptions
-    from ocipy.container.terminal import Console
 
 DETACH = Flag("detach d", "return when the program runs")
 NO_SUBREAPER = Flag("no-subreaper", "do not reap orphans of the container")
@@ -84,7 +85,7 @@ def _default_spec(args: Args) -> dict[str, Any] | None:
     if args.bundle:
         raise UsageError("run: --rootfs and --bundle exclude each other")
     from ocipy import host
-    from ocipy.spec.defaults import spec
+    from ocipy.config.defaults import spec
 
     config = spec(host.facts().rootless)
     config["root"]["path"] = common.absolute(args.rootfs)
@@ -106,7 +107,7 @@ def stay(
     if options.console_fd >= 0:
         raise UsageError("--console-socket: only with --detach; in the foreground the terminal is the caller's")
     if _wants_terminal(bundle, spec):
-        from ocipy.container.terminal import Console
+        from ocipy.console.terminal import Console
 
         console = Console()
         options.console_fd = console.theirs

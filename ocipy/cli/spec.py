@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ocipy import _json as json
-from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
 from ocipy.errors import UsageError
+from ocipy.kernel import json, os
 
 COMMAND = Command(
     "spec",
@@ -18,7 +17,7 @@ COMMAND = Command(
 
 
 def run(context: Context) -> int:
-    from ocipy.spec.defaults import spec
+    from ocipy.config.defaults import spec
 
     path = os.absolute(os.join(context.args.bundle or ".", "config.json"))
     text = json.dumps(spec(context.args.rootless), 4) + "\n"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ocipy import _json as json
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command
-from ocipy.container.record import Record
-from ocipy.state import Store
+from ocipy.kernel import json
+from ocipy.store import Store
+from ocipy.store.record import Record
 
 COMMAND = Command("state", "Print the state of a container as JSON", "ID")
 

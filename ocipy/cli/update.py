@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from ocipy import _os as os
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
+from ocipy.config.check import RESOURCES, unknown
 from ocipy.container.update import update
 from ocipy.errors import UsageError
-from ocipy.spec.check import RESOURCES, unknown
+from ocipy.kernel import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from ocipy.cli.log import printable
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command
-from ocipy.container.bundle import Bundle
+from ocipy.config.bundle import Bundle
 
 COMMAND = Command("validate", "List all faults of a bundle's config.json", "[BUNDLE]")
 
@@ -16,8 +16,8 @@ def run(context: Context) -> int:
     bundle = Bundle(context.args.rest[0] if context.args.rest else ".")
     faults = bundle.validate()
     if not faults:
-        from ocipy.spec.load import read
-        from ocipy.spec.notices import notices
+        from ocipy.config.load import read
+        from ocipy.config.warnings import notices
 
         for notice in notices(read(bundle.path)[0]):
             context.warn(notice.text)

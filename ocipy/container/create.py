@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from ocipy import _json as json
-from ocipy import _os as os
 from ocipy import plan
 from ocipy._native import lib
-from ocipy.container import brief, hooks
-from ocipy.container.channel import ACK, Launched, check, check_open
-from ocipy.container.idmap import check_joined, host_id, write_maps
-from ocipy.container.join import Join
 from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
-from ocipy.container.record import CREATING, STOPPED, Record, start_time
 from ocipy.errors import CgroupError, Error, LaunchError, StateError, translated
+from ocipy.faststart import fast_path
+from ocipy.kernel import json, os
+from ocipy.launch import hooks
+from ocipy.launch.cgroup_join import Join
+from ocipy.launch.id_maps import check_joined, host_id, write_maps
+from ocipy.launch.protocol import ACK, Launched, check, check_open
 from ocipy.plan.devices import is_bind
 from ocipy.plan.flags import AT_RECURSIVE
 from ocipy.plan.ops import (
@@ -25,15 +24,16 @@ from ocipy.plan.ops import (
     SYNC_SCHEDULING,
     SYNC_USERNS,
 )
-from ocipy.state import CONFIG, SOCKET, Store, unusable
+from ocipy.store import CONFIG, SOCKET, Store, unusable
+from ocipy.store.record import CREATING, STOPPED, Record, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ocipy.attach.net_devices import NetDevices
     from ocipy.cgroups.base import Cgroup
-    from ocipy.container.intelrdt import Rdt
-    from ocipy.container.netdevices import NetDevices
+    from ocipy.cgroups.resctrl_groups import Rdt
 
 
 def _cgroup_owner(spec: dict[str, Any]) -> int | None:
@@ -75,7 +75,7 @@ def create(
     if options.listen_fds:
         more |= {"env": listen_env(options.listen_fds, options.listen_names), "listen_pid": True}
     if options.notify:
-        from ocipy.container.notify import DIRECTORY, ENV
+        from ocipy.console.sd_notify import DIRECTORY, ENV
 
         more["env"] = [*more.get("env", ()), ENV]
         more["notify_dir"] = f"{store.root}/{container_id}/{DIRECTORY}"
@@ -86,13 +86,13 @@ def create(
     tell(spec, compiled, options)
     check_console(compiled, options)
     if compiled.notifies:
-        from ocipy.container import agent
+        from ocipy.attach import seccomp_agent
 
-        agent.look(spec["linux"]["seccomp"])
+        seccomp_agent.look(spec["linux"]["seccomp"])
     entry = store.create(container_id)
     record = Record.new(entry, bundle, spec, cgroup)
     if compiled.notifies:
-        record.data["seccomp_agent"] = agent.wanted(spec["linux"]["seccomp"])
+        record.data["seccomp_agent"] = seccomp_agent.wanted(spec["linux"]["seccomp"])
     record.data["plan_options"] = more
     if rdt is not None:
         record.data["intel_rdt"] = rdt.record()
@@ -147,7 +147,7 @@ class _Build:
 
     def run(self) -> Launched:
         if configured := self.linux.get("netDevices"):
-            from ocipy.container.netdevices import NetDevices  # few containers have any
+            from ocipy.attach.net_devices import NetDevices  # few containers have any
 
             self.devices = NetDevices(configured)
         # A disk that the helper mounts need not be one that the program may open.
@@ -197,7 +197,7 @@ class _Build:
             raise unusable(entry.path, "bind", error) from None
         try:
             for name, (maps, where) in self.plan.id_maps.items():
-                from ocipy.container.userns import user_namespace  # for id-mapped mounts only
+                from ocipy.launch.user_namespaces import user_namespace  # for id-mapped mounts only
 
                 own[name] = user_namespace(maps, where, options.stdio)
             return join.launch(
@@ -217,7 +217,7 @@ class _Build:
                 self._adopt(self.launched.pid)
             return join.finish(self.launched)
         elif kind == SYNC_SCHEDULING:
-            from ocipy.container.scheduling import schedule
+            from ocipy.launch.scheduling import schedule
 
             schedule(self.launched.pid, self.spec["process"])
         elif kind == SYNC_DEVICES:
@@ -272,12 +272,12 @@ class _Build:
         self.record.save()
         if (self.spec.get("hooks") or {}).get("createContainer"):
             self.record.entry.forget()
-        brief.write(self.record, self.cgroup)
+        fast_path.write(self.record, self.cgroup)
         if self.options.pid_file:
             write_pid_file(self.options.pid_file, launched.pid)
             self.pid_file = True
         if self.options.pidfd_socket >= 0:
-            from ocipy.container.handover import send_pidfd
+            from ocipy.console.pidfd_socket import send_pidfd
 
             send_pidfd(self.options.pidfd_socket, launched.pidfd, "standard")
         try:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from errno import ENOMEM, ESRCH
 from select import POLLIN, poll
 
-from ocipy import _os as os
 from ocipy import host, plan
+from ocipy.config.load import verify_process
 from ocipy.container import stop
-from ocipy.container.channel import ACK, ERROR, Launched, failure
 from ocipy.container.create import listen_env, remove_pid_file, write_pid_file
-from ocipy.container.join import Join
-from ocipy.container.record import CREATED, PAUSED, RUNNING, Record
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
+from ocipy.kernel import os
+from ocipy.launch.cgroup_join import Join
+from ocipy.launch.protocol import ACK, ERROR, Launched, failure
 from ocipy.plan.flags import NAMESPACE_FILES, NAMESPACES
 from ocipy.plan.ops import SYNC_SCHEDULING
-from ocipy.spec.load import verify_process
+from ocipy.store.record import CREATED, PAUSED, RUNNING, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def exec_process(
         if "console" not in compiled.given and console_fd >= 0:
             raise ConfigError("a console socket, and the process has no terminal", code="console-socket", hint="--tty")
         if compiled.notifies:
-            from ocipy.container.agent import Agent, wanted
+            from ocipy.attach.seccomp_agent import Agent, wanted
 
             agent = Agent(wanted(config["linux"]["seccomp"]))
         initial = (process.get("execCPUAffinity") or {}).get("initial")
@@ -130,7 +130,7 @@ def exec_process(
                 write_pid_file(pid_file, launched.pid)
                 written = True
             if pidfd_socket >= 0:
-                from ocipy.container.handover import send_pidfd
+                from ocipy.console.pidfd_socket import send_pidfd
 
                 send_pidfd(pidfd_socket, launched.pidfd, "setns")
             try:
@@ -169,7 +169,7 @@ def _ended(pidfd: int, error: Error) -> bool:
 def _sync(kind: int, join: Join, launched: Launched, process: dict[str, Any]) -> bytes:
     """The launching side's part of a `Sync`."""
     if kind == SYNC_SCHEDULING:
-        from ocipy.container.scheduling import schedule
+        from ocipy.launch.scheduling import schedule
 
         schedule(launched.pid, process)
         return b""

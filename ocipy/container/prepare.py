@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ocipy import _os as os
 from ocipy import cgroups, host, plan
-from ocipy.container.idmap import check_programs
+from ocipy.config.load import load, verify
+from ocipy.config.names import CAPABILITIES, CAPABILITY_SETS
 from ocipy.errors import ConfigError
+from ocipy.kernel import os
+from ocipy.launch.id_maps import check_programs
 from ocipy.plan.flags import NOSYMFOLLOW
 from ocipy.plan.ops import bind_attr
-from ocipy.spec.load import load, verify
-from ocipy.spec.names import CAPABILITIES, CAPABILITY_SETS
-from ocipy.state import check_id
+from ocipy.store import check_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
-    from ocipy.container.intelrdt import Rdt
+    from ocipy.cgroups.resctrl_groups import Rdt
 
 
 class CreateOptions:
@@ -125,9 +125,9 @@ def prepare(
         check_programs(linux)
     rdt = None
     if (wanted := linux.get("intelRdt")) is not None:
-        from ocipy.container import intelrdt
+        from ocipy.cgroups import resctrl_groups
 
-        rdt = intelrdt.place(wanted, container_id, resctrl)
+        rdt = resctrl_groups.place(wanted, container_id, resctrl)
     return spec, cgroup, compiled, rdt
 
 
@@ -137,7 +137,7 @@ def _place_cgroup(
     linux = spec.get("linux") or {}
     path = linux.get("cgroupsPath")
     if manager == "systemd":
-        from ocipy.cgroups.systemd import place
+        from ocipy.cgroups.systemd.driver import place
 
         return place(path, container_id, spec.get("annotations") or {}, facts)
     if manager == "disabled":
@@ -194,7 +194,7 @@ def tell(spec: dict[str, Any], compiled: plan.Plan, options: CreateOptions) -> N
     if options.inform is not None:
         for op in compiled.ops:
             if op.kind is bind_attr and _may_lose(*op.values[3:]):  # type: ignore[arg-type]
-                from ocipy.container.unnamed import notice as unnamed
+                from ocipy.container.lost_flags import notice as unnamed
 
                 if text := unnamed(op.path, str(op.values[4]), int(op.values[3])):  # type: ignore[arg-type]
                     options.inform(text)
@@ -204,7 +204,7 @@ def tell(spec: dict[str, Any], compiled: plan.Plan, options: CreateOptions) -> N
         warn(notice)
     sets = (spec.get("process") or {}).get("capabilities") or {}
     if set().union(*(sets.get(name) or () for name in CAPABILITY_SETS)).difference(CAPABILITIES):
-        from ocipy.spec.notices import notices
+        from ocipy.config.warnings import notices
 
         for fault in notices(spec):
             warn(fault.text)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from errno import EAGAIN
 from time import sleep
 
-from ocipy import _os as os
 from ocipy._native import lib
 from ocipy.container import stop
-from ocipy.container.channel import ERROR, HEADER_SIZE, HOOKED, START, Channel, Message, failure
-from ocipy.container.record import CREATED, RUNNING, STOPPED, Record
 from ocipy.errors import Error, LaunchError, StateError
-from ocipy.state import SOCKET
+from ocipy.kernel import os
+from ocipy.launch.protocol import ERROR, HEADER_SIZE, HOOKED, START, Channel, Message, failure
+from ocipy.store import SOCKET
+from ocipy.store.record import CREATED, RUNNING, STOPPED, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.plan import Plan
 
 ANSWER_TRIES = 1000  # ten milliseconds apart
-ANSWER = "answer"  # the file in which the launcher leaves it to us to explain one (native/brief.c)
+ANSWER = "answer"  # the file in which the launcher leaves it to us to explain one (native/launcher/fast_path.c)
 
 
 def start(record: Record, compiled: Plan | None = None) -> None:
@@ -54,7 +54,7 @@ def start(record: Record, compiled: Plan | None = None) -> None:
     except FileNotFoundError:
         pass
     if hooks := (record.data.get("hooks") or {}).get("poststart"):
-        from ocipy.container.hooks import run_hooks
+        from ocipy.launch.hooks import run_hooks
 
         try:
             run_hooks("poststart", hooks, record.hook_state(RUNNING), record.data["bundle"], record.entry)
@@ -87,7 +87,7 @@ def _release(record: Record) -> Message | None:
     agent = None
     try:
         if wanted := record.data.get("seccomp_agent"):
-            from ocipy.container.agent import Agent
+            from ocipy.attach.seccomp_agent import Agent
 
             agent = Agent(wanted)  # one that isn't there leaves the container as it is
         # the hooks' input, which may be longer than the helper takes: with hooks, create has sent as much already

@@ -5,10 +5,10 @@ from __future__ import annotations
 from _signal import SIGKILL, pidfd_send_signal
 from select import POLLIN, poll
 
-from ocipy import _os as os
-from ocipy.container.record import CREATED, CREATING, PAUSED, STOPPED, Record, stray
 from ocipy.errors import CgroupError, StateError
-from ocipy.state import STATE
+from ocipy.kernel import os
+from ocipy.store import STATE
+from ocipy.store.record import CREATED, CREATING, PAUSED, STOPPED, Record, stray
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _signal_all(record: Record, signal: int) -> None:
         return
     if not record.alive():
         raise not_running(record)
-    from ocipy.container.members import members
+    from ocipy.container.processes import members
 
     pids = members(record)
     if signal == SIGKILL:  # with the init of a pid namespace dies all that is in it, also what is forking

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ocipy.container import stop
-from ocipy.container.record import Record
+from ocipy.store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ocipy.cgroups.base import Cgroup
-    from ocipy.container.intelrdt import Rdt
+    from ocipy.cgroups.resctrl_groups import Rdt
 
 
 def update(
@@ -29,7 +29,7 @@ def update(
         StateError: the container is stopped.
         CgroupError: the kernel refused a value.
     """
-    from ocipy.spec.load import verify_linux
+    from ocipy.config.load import verify_linux
 
     given = {"resources": resources} | ({"intelRdt": intel_rdt} if intel_rdt else {})
     resources = verify_linux(given)["resources"]
@@ -61,12 +61,12 @@ def _memory(record: Record, memory: dict[str, Any]) -> dict[str, Any]:
 
 def _placed(record: Record, intel_rdt: dict[str, Any], resctrl: str) -> Rdt:
     """The container's class with the new schemas; or, as runc has it, the one that it is to get."""
-    from ocipy.container import intelrdt
+    from ocipy.cgroups import resctrl_groups
 
     present = record.rdt()
     if present is None:
-        return intelrdt.place(intel_rdt, record.entry.id, resctrl)
-    present.lines = intelrdt.lines(intel_rdt, present.root)
+        return resctrl_groups.place(intel_rdt, record.entry.id, resctrl)
+    present.lines = resctrl_groups.lines(intel_rdt, present.root)
     return present
 
 

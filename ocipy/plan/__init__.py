@@ -22,7 +22,7 @@ def compile(spec: dict[str, Any], host: Host, options: Options) -> Plan:
     """Compile a validated config for a host.
 
     Args:
-        spec: config.json, as :func:`ocipy.spec.load` returned it.
+        spec: config.json, as :func:`ocipy.config.load` returned it.
         host: facts of the host (:func:`ocipy.host.facts`).
         options: what the caller of `create` chose.
 

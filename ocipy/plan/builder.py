@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _struct import pack
 
-from ocipy import _os as os
 from ocipy.errors import Unsupported
+from ocipy.kernel import os
 from ocipy.plan import flags, ops
 from ocipy.plan.ops import Op
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocipy.spec.names import CAPABILITIES
+from ocipy.config.names import CAPABILITIES
 
 # --- namespaces (config-linux.md#namespaces; sched.h) ---
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ocipy import _os as os
 from ocipy.errors import ConfigError, Unsupported
+from ocipy.kernel import os
 from ocipy.plan import flags, ops
 from ocipy.plan.builder import SCRATCH
 from ocipy.plan.devices import is_bind

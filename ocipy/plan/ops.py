@@ -1,6 +1,6 @@
 """The operations of a plan: steps that the init helper executes.
 
-An :class:`Op` knows its config path, encodes itself, and describes itself (``words.py`` has the words: they
+An :class:`Op` knows its config path, encodes itself, and describes itself (``describe.py`` has the words: they
 are needed for `explain` and for errors only). Its kind says how the values are encoded: ``I`` and ``Q`` are
 unsigned integers of 32 and 64 bits, ``s`` a string, ``S`` a list of strings, ``b`` bytes, ``P`` a list of
 pairs of 32 bits. ``native/init/ops.h`` has the same numbers and names, and a test holds the two together.
@@ -59,7 +59,7 @@ class Op:
 
     def describe(self) -> str:
         """The operation in a line, for people."""
-        from ocipy.plan.words import describe
+        from ocipy.plan.describe import describe
 
         return describe(self.kind.name, self.values)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from _struct import pack
 
+from ocipy.config.names import CAPABILITIES, CAPABILITY_SETS, RLIMITS
 from ocipy.errors import ConfigError, Unsupported
 from ocipy.plan import flags, ops
 from ocipy.plan.namespaces import may_set_groups
-from ocipy.spec.names import CAPABILITIES, CAPABILITY_SETS, RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ocipy.plan.builder import Builder
     from ocipy.plan.ops import Op
-    from ocipy.seccomp import Filter
+    from ocipy.plan.seccomp import Filter
 
 SECCOMP = "$.linux.seccomp"
 PASSES = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
@@ -148,7 +148,7 @@ def _scheduling(b: Builder) -> None:
     able = b.host.capabilities >> flags.CAP_SYS_NICE & 1 and not b.host.in_userns
     if wanted and b.takes_early and able:
         # In a user namespace no capability counts for this: the creator does it, from outside
-        # (:mod:`ocipy.container.scheduling`), when there will be no more fork, which would reset it. A creator who
+        # (:mod:`ocipy.launch.scheduling`), when there will be no more fork, which would reset it. A creator who
         # can't change another user's process leaves it to the process, which may do some without a capability.
         wanted = [ops.sync(wanted[0].path, ops.SYNC_SCHEDULING)]
     for op in wanted:
@@ -238,7 +238,7 @@ def _units(text: str, known: str, what: str, where: str) -> bytes:
 
 
 def _bits(text: str) -> int:
-    from ocipy.spec.rules_rare import number_list  # has judged the list before
+    from ocipy.config.rules_rare import number_list  # has judged the list before
 
     bits = 0
     for first, last in number_list(text) or ():
@@ -346,7 +346,7 @@ def _filter(b: Builder) -> Filter | None:
     profile = b.linux.get("seccomp")
     if not profile:
         return None
-    from ocipy.seccomp import compile_filter  # libseccomp is loaded only for who uses it
+    from ocipy.plan.seccomp import compile_filter  # libseccomp is loaded only for who uses it
 
     return compile_filter(profile)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocipy import _os as os
+from ocipy.kernel import os
 from ocipy.plan import flags, ops
 
 TYPE_CHECKING = False

@@ -23,7 +23,7 @@ CONDITIONS = {"if_statement", "while_statement", "do_statement", "for_statement"
 NO_CODE = {"preproc_include", "preproc_def", "preproc_function_def", "ERROR", "comment", "string_literal"}
 ERRNO = re.compile(r"E[A-Z0-9]{2,}")
 NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)([uUlL]*)")
-#: as setup.py and native/build_native.py have them, for all files
+#: as setup.py and native/ext/build_native.py have them, for all files
 FLAGS = [
     "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2",
     "-fno-strict-aliasing", '-DOCIPY_PYTHON="/python"', '-DOCIPY_PYVER="3"', "-DOCIPY_EMBED", "-DOCIPY_MAGIC=1u",

@@ -46,30 +46,32 @@ class Area(NamedTuple):
 
 #: the first one that has a file is the file's
 AREAS = {
-    "fast path": Area(
-        "native/launcher.c native/brief.c native/embed.c ocipy/boot.py ocipy/container/brief.py",
-        "brief boot launcher lifecycle",
-    ),
+    "fast path": Area("native/launcher/*.c ocipy/faststart/*", "brief boot launcher lifecycle"),
     "cli": Area(
-        "ocipy/cli/* ocipy/errors.py ocipy/features.py", "cli cli_docs log features exec update_flags lifecycle"
+        "ocipy/cli/* ocipy/errors.py ocipy/plan/features.py", "cli cli_docs log features exec update_flags lifecycle"
     ),
-    "config": Area("ocipy/spec/* ocipy/_json.py", "validate validate_rules schema_verdict refused odd_names"),
-    "plan": Area("ocipy/plan/* ocipy/host.py", "plan mounts mount_options process namespaces devices"),
+    "config": Area("ocipy/config/* ocipy/kernel/json.py", "validate validate_rules schema_verdict refused odd_names"),
     "cgroups": Area("ocipy/cgroups/*", "cgroups_v1 cgroup_values resources_v1 systemd_unit cgroup_manager"),
-    "container": Area("ocipy/container/*", "library lifecycle hooks exec create damaged_state"),
-    "state": Area("ocipy/state/*", "damaged_state lifecycle planted_files notify_directory forced_delete"),
-    "seccomp": Area("ocipy/seccomp.py native/seccomp.c", "seccomp_compile seccomp seccomp_kernel seccomp_notify"),
+    "container": Area(
+        "ocipy/container/* ocipy/api.py ocipy/attach/* ocipy/checkpoint/* ocipy/console/* ocipy/launch/*",
+        "library lifecycle hooks exec create damaged_state",
+    ),
+    "state": Area("ocipy/store/*", "damaged_state lifecycle planted_files notify_directory forced_delete"),
+    "seccomp": Area(
+        "ocipy/plan/seccomp.py native/ext/seccomp.c", "seccomp_compile seccomp seccomp_kernel seccomp_notify"
+    ),
+    "plan": Area("ocipy/plan/* ocipy/host.py", "plan mounts mount_options process namespaces devices"),
     "init": Area("native/init/*.c", "mounts rootfs create process devices namespaces attacks faults"),
-    "extension": Area("native/shim.c ocipy/_os.py", "create exec library safety faults lifecycle"),
+    "extension": Area("native/ext/native.c ocipy/kernel/*", "create exec library safety faults lifecycle"),
 }
 #: generated, or nothing but a number
-LEFT_OUT = {"ocipy/version.py", "ocipy/spec/_table.py"}
+LEFT_OUT = {"ocipy/version.py", "ocipy/config/_table.py"}
 
 
 def files(tree: Path) -> dict[str, list[str]]:
     """The files of each area."""
     found: dict[str, list[str]] = {name: [] for name in AREAS}
-    every = [*tree.glob("ocipy/**/*.py"), *tree.glob("native/*.c"), *tree.glob("native/init/*.c")]
+    every = [*tree.glob("ocipy/**/*.py"), *tree.glob("native/*/*.c")]
     for path in sorted(str(file.relative_to(tree)) for file in every):
         for name, area in AREAS.items():
             if path not in LEFT_OUT and any(fnmatch(path, pattern) for pattern in area.files.split()):

@@ -25,7 +25,7 @@ from .change import Change, files
 Span = tuple[int, int]
 
 #: set by the interpreter's core alone, before there is a package to import from
-NOT_PYTHON = {"ocipy/boot.py"}
+NOT_PYTHON = {"ocipy/faststart/boot.py"}
 GENERATED = {"_table.py", "_native.c", "_seccomp.c"}
 RECORDER = '''
 from posix import O_CLOEXEC, O_WRONLY, close, open, pwrite

@@ -97,7 +97,7 @@ def build(tree: Path, files: dict[str, str], log: Any) -> None:
     def run(*words: str) -> None:
         subprocess.run([str(python), *words], cwd=tree, check=True, stdout=log, stderr=log)
 
-    launcher = {"native/launcher.c", "native/brief.c", "native/embed.c"}
+    launcher = {"native/launcher/launcher.c", "native/launcher/fast_path.c", "native/launcher/embed.c"}
     native = {path for path in files if path.endswith(".c")}
     if native - launcher:
         run("setup.py", "-q", "build_ext", "--build-lib", str(site), "--build-temp", "build/mutant", "--force")

@@ -1,0 +1,1 @@
+"""What makes commands start fast: the packed interpreter, and what the launcher does without one."""
