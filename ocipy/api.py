@@ -13,8 +13,9 @@ from fcntl import ioctl
 from select import POLLIN, poll
 
 from ocipy.config.bundle import Bundle
-from ocipy.container import start, stop
+from ocipy.container import kill, start
 from ocipy.container.create import create
+from ocipy.container.delete import delete, remove
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import StateError, verb
 from ocipy.kernel import os
@@ -252,14 +253,14 @@ class Container:
         """Signal the init process, or every process; without a pid namespace of its own, SIGKILL is always for every
         process. Raises StateError: it is not running."""
         with self._store.open(self.id) as entry:
-            stop.kill(Record.load(entry), signal, everyone=everyone)
+            kill.kill(Record.load(entry), signal, everyone=everyone)
 
     @verb("delete")
     def delete(self, *, force: bool = False) -> None:
         """Remove the container. Raises StateError: it is running, and ``force`` was not given."""
         try:
             with self._store.open(self.id) as entry:
-                self.warnings += Record.remove(entry, force=force)
+                self.warnings += remove(entry, force=force)
         finally:
             self._reap_init()
 
@@ -323,7 +324,7 @@ class Container:
         with record.entry:
             checkpoint(record, options)
             if not options.leave_running and not options.pre_dump:
-                self.warnings += stop.delete(record, force=True)
+                self.warnings += delete(record, force=True)
 
     @verb("exec")
     def exec(

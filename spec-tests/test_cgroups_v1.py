@@ -18,7 +18,7 @@ import pytest
 from cgroup_tools import HOG, PREFIX, deepen, in_child, new, private_mounts, until
 
 from ocipy import cgroups, host
-from ocipy.cgroups import device_rules, fs
+from ocipy.cgroups import base, device_rules, fs
 from ocipy.cgroups.v1.driver import LegacyCgroup
 from ocipy.cgroups.v2.driver import UnifiedCgroup
 from ocipy.errors import CgroupError
@@ -568,7 +568,7 @@ def test_one_busy_hierarchy_does_not_keep_the_others(
 ) -> None:
     process = start()
     busy = next(iter(cgroup.paths))
-    fs.join(cgroup.paths[busy], process.pid)
+    base.join(cgroup.paths[busy], process.pid)
     monkeypatch.setattr(fs, "DELETE_SECONDS", 0.05)
     with pytest.raises(CgroupError, match=rf"can't remove cgroup .*still in it: \[{process.pid}\]") as caught:
         cgroup.delete()

@@ -23,9 +23,9 @@ from criu_tools import dump as dump  # a fixture
 from ocipy.api import Container
 from ocipy.config.bundle import Bundle
 from ocipy.container import delete_busy
+from ocipy.container.delete import remove
 from ocipy.errors import LaunchError, StateError
 from ocipy.store import Store
-from ocipy.store.record import Record
 
 HANG = 60  # seconds
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -240,7 +240,7 @@ def test_one_that_holds_it_for_ever(cli: Cli, bundle: TestBundle, monkeypatch: p
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         with Store(str(cli.root)).open(name) as entry, pytest.raises(StateError) as caught:
-            Record.remove(entry, force=True)
+            remove(entry, force=True)
         assert caught.value.code == "locked"
         assert f"container '{name}' is held by another command, which does not end" in str(caught.value)
         cli.wait_for(name, "stopped")

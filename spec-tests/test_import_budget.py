@@ -23,11 +23,10 @@ START = {
 C_MODULES = {"__future__", "_cffi_backend", "_json", "_struct", "errno", "fcntl", "select"}
 
 _BASE = {
-    "ocipy", "ocipy._native", "ocipy._native.lib", "ocipy.cgroups", "ocipy.cgroups.fs", "ocipy.cgroups.base",
-    "ocipy.cli", "ocipy.cli.main", "ocipy.cli.parser", "ocipy.container",
-    "ocipy.config", "ocipy.errors", "ocipy.host", "ocipy.kernel", "ocipy.kernel.json", "ocipy.kernel.os", "ocipy.store",
-    "ocipy.store.record", "ocipy.store.shape",
-    "ocipy.version",
+    "ocipy", "ocipy._native", "ocipy._native.lib", "ocipy.cgroups", "ocipy.cgroups.base", "ocipy.cgroups.fs",
+    "ocipy.cli", "ocipy.cli.main", "ocipy.cli.parser", "ocipy.config", "ocipy.container", "ocipy.errors",
+    "ocipy.host", "ocipy.kernel", "ocipy.kernel.json", "ocipy.kernel.os", "ocipy.kernel.proc", "ocipy.store",
+    "ocipy.store.record", "ocipy.store.shape", "ocipy.version",
 }  # fmt: skip
 _LAUNCH = {
     "ocipy.container.create", "ocipy.container.prepare", "ocipy.faststart", "ocipy.faststart.fast_path", "ocipy.launch",
@@ -46,7 +45,8 @@ _DRIVERS = {
     "ocipy.cgroups.v1.driver", "ocipy.cgroups.v1.resources", "ocipy.cgroups.v2.driver", "ocipy.cgroups.v2.resources",
     "ocipy.cgroups.v2.devices",
 }  # fmt: skip
-_STOP = {"ocipy.container.stop"}
+_KILL = {"ocipy.container.kill"}
+_DELETE = {"ocipy.container.delete", *_KILL}
 _START = {
     "ocipy.container.start", "ocipy.launch", "ocipy.launch.protocol", "ocipy.plan",
     *(n for n in _LAUNCH if ".plan" in n),
@@ -54,17 +54,17 @@ _START = {
 
 BUDGET = {
     "state": {"ocipy.cli.state"},
-    "kill": {"ocipy.cli.kill", *_STOP},
-    "delete": {"ocipy.cli.delete", *_STOP},
-    "start": {"ocipy.cli.common", "ocipy.cli.start", *_STOP, *_START},
+    "kill": {"ocipy.cli.kill", *_KILL},
+    "delete": {"ocipy.cli.delete", *_DELETE},
+    "start": {"ocipy.cli.common", "ocipy.cli.start", *_KILL, *_START},
     "create": {"ocipy.cli.common", "ocipy.cli.create", "ocipy.config.bundle", *_LAUNCH, *_LIMITS},
     "run": {
         "ocipy.cli.common", "ocipy.cli.create", "ocipy.cli.run", "ocipy.config.bundle",
-        "ocipy.console", "ocipy.console.foreground", "ocipy.container.start", *_LAUNCH, *_LIMITS, *_STOP,
+        "ocipy.console", "ocipy.console.foreground", "ocipy.container.start", *_LAUNCH, *_LIMITS, *_DELETE,
     },
     "exec": {
         "ocipy.cli.common", "ocipy.cli.exec", "ocipy.container.exec", "ocipy.console", "ocipy.console.foreground",
-        "ocipy.config.fault", "ocipy.config.strings", *_LAUNCH, *_STOP,
+        "ocipy.config.fault", "ocipy.config.strings", *_LAUNCH, *_KILL,
     },
 }  # fmt: skip
 

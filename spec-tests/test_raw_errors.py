@@ -23,7 +23,8 @@ from test_faults import children, descriptors
 
 from ocipy import Container, host, plan
 from ocipy.cli import main
-from ocipy.config import load, validate
+from ocipy.config import load
+from ocipy.config.bundle import validate_bundle
 from ocipy.container.prepare import CreateOptions
 from ocipy.errors import Error
 from ocipy.kernel import json as _json
@@ -97,7 +98,7 @@ def test_mutated_configs(tmp_path: Path) -> None:
     for _ in range(2500):
         config = mutated(FULL, rng)
         (tmp_path / "config.json").write_text(text := written(config))
-        listed = [fault for fault in validate.validate_bundle(str(tmp_path)) if "existing directory" not in fault.text]
+        listed = [fault for fault in validate_bundle(str(tmp_path)) if "existing directory" not in fault.text]
         for fault in listed:
             fault.text.encode()
         try:

@@ -24,6 +24,7 @@ if importlib.util.find_spec("ocipy.config._table") is None:  # a source tree in 
     runpy.run_path(str(TOOL))["write"](ocipy.config.__path__[0])
 
 from ocipy.config import check, defaults, load, validate, warnings  # noqa: E402
+from ocipy.config.bundle import validate_bundle  # noqa: E402
 from ocipy.errors import ConfigError  # noqa: E402
 
 
@@ -126,7 +127,7 @@ def test_missing(tmp_path: Path) -> None:
     assert error.code == "config-unreadable"
     error = refusal(f"{tmp_path}/nowhere")
     assert "config.json: no such file or directory (the bundle directory does not exist)" in str(error)
-    (fault,) = validate.validate_bundle(str(tmp_path))
+    (fault,) = validate_bundle(str(tmp_path))
     assert "no such file or directory" in fault.text
 
 
@@ -186,7 +187,7 @@ def test_not_json(data: bytes, message: str, tmp_path: Path) -> None:
     assert error.config_path == "$"
     assert error.code == "config-json"
     assert message in str(error)
-    (fault,) = validate.validate_bundle(path)
+    (fault,) = validate_bundle(path)
     assert fault.config_path == "$"
     assert message in fault.text
 
@@ -194,7 +195,7 @@ def test_not_json(data: bytes, message: str, tmp_path: Path) -> None:
 def test_bundle_without_root_filesystem(tmp_path: Path) -> None:
     path = bundle(tmp_path, typical())
     (tmp_path / "rootfs").rmdir()
-    (fault,) = validate.validate_bundle(path)
+    (fault,) = validate_bundle(path)
     assert fault.config_path == "$.root.path"
 
 

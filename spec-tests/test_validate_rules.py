@@ -21,6 +21,7 @@ if importlib.util.find_spec("ocipy.config._table") is None:  # a source tree in 
     runpy.run_path(str(ROOT / "tools" / "make_schema_table.py"))["write"](ocipy.config.__path__[0])
 
 from ocipy.config import defaults, load, validate  # noqa: E402
+from ocipy.config.bundle import validate_bundle  # noqa: E402
 from ocipy.errors import ConfigError  # noqa: E402
 
 MANY = 2**32 - 1
@@ -377,4 +378,4 @@ def test_accepted(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> N
     config = changed(change)
     assert [fault.text for fault in validate.faults(config)] == []
     assert load.load(bundle(tmp_path, config)) == config
-    assert validate.validate_bundle(str(tmp_path)) == []
+    assert validate_bundle(str(tmp_path)) == []

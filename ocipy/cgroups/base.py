@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from _signal import SIGKILL
+from errno import EINVAL, ESRCH
+from time import sleep
 
 from ocipy.cgroups import fs
+from ocipy.errors import CgroupError
 from ocipy.kernel import os
 
 TYPE_CHECKING = False
@@ -224,3 +227,27 @@ class Cgroup:
     def delete(self) -> None:
         """Remove the directories, those below included; retried while EBUSY; fine if already gone."""
         raise NotImplementedError
+
+
+def join(directory: str, pid: int) -> None:
+    """Move a process into a cgroup by ``cgroup.procs``.
+
+    Raises:
+        CgroupError: the kernel refuses; its ``errno`` says why.
+    """
+    for attempt in range(6):
+        refusal = fs.put(directory, "cgroup.procs", str(pid))
+        if not refusal:
+            return
+        # EINVAL: the process has been cloned but has not begun to run yet (TASK_NEW).
+        if refusal != EINVAL or attempt == 5:
+            break
+        sleep(0.03)
+    if refusal == ESRCH:
+        raise CgroupError(
+            f"process {pid} is gone: can't join {directory}", code="process-gone", syscall="write",
+            errno=refusal,
+        )
+    from ocipy.cgroups.refusals import join_refused
+
+    raise join_refused(directory, pid, refusal)

@@ -7,7 +7,7 @@ then do something else. What is not expected is explained by :mod:`ocipy.cgroups
 from __future__ import annotations
 
 from _signal import SIGKILL
-from errno import EBUSY, EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOTSUP, EROFS, ESRCH
+from errno import EBUSY, EEXIST, EIO, ENODEV, ENOENT, ENOTSUP, EROFS, ESRCH
 from posix import close as _close
 from posix import getpid, kill, mkdir, open, rmdir, scandir, write
 from time import monotonic, sleep
@@ -98,30 +98,6 @@ def make(directory: str) -> bool:
         make(os.dirname(directory))
         return make(directory)
     return True
-
-
-def join(directory: str, pid: int) -> None:
-    """Move a process into a cgroup by ``cgroup.procs``.
-
-    Raises:
-        CgroupError: the kernel refuses; its ``errno`` says why.
-    """
-    for attempt in range(6):
-        refusal = put(directory, "cgroup.procs", str(pid))
-        if not refusal:
-            return
-        # EINVAL: the process has been cloned but has not begun to run yet (TASK_NEW).
-        if refusal != EINVAL or attempt == 5:
-            break
-        sleep(0.03)
-    if refusal == ESRCH:
-        raise CgroupError(
-            f"process {pid} is gone: can't join {directory}", code="process-gone", syscall="write",
-            errno=refusal,
-        )
-    from ocipy.cgroups.refusals import join_refused
-
-    raise join_refused(directory, pid, refusal)
 
 
 def _open(path: str, at: int | None = None) -> int:

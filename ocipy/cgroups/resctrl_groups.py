@@ -12,7 +12,7 @@ from errno import EIO, ENOENT
 from ocipy.cgroups.fs import put
 from ocipy.errors import ConfigError, Error, Unsupported
 from ocipy.kernel import os
-from ocipy.store.record import start_time
+from ocipy.kernel.proc import start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

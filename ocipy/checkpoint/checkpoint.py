@@ -13,9 +13,10 @@ from ocipy.checkpoint import criu, external_resources
 from ocipy.errors import StateError, UsageError
 from ocipy.kernel import json
 from ocipy.kernel import os as _os
+from ocipy.kernel.proc import start_time
 from ocipy.launch.protocol import launch
 from ocipy.plan import criu as plans
-from ocipy.store.record import PAUSED, RUNNING, Record, start_time
+from ocipy.store.record import PAUSED, RUNNING, Record
 
 LOG = "dump.log"
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET

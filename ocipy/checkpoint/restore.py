@@ -15,12 +15,13 @@ from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.errors import LaunchError, Unsupported
 from ocipy.kernel import json
 from ocipy.kernel import os as _os
+from ocipy.kernel.proc import start_time
 from ocipy.launch import hooks
 from ocipy.launch.cgroup_join import Join
 from ocipy.launch.protocol import Channel, Launched, check_open, launch
 from ocipy.plan import criu as plans
 from ocipy.store import CONFIG, Store
-from ocipy.store.record import CREATING, Record, start_time
+from ocipy.store.record import CREATING, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

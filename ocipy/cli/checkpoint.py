@@ -7,7 +7,7 @@ from ocipy.checkpoint.criu import CGROUP_MODES
 from ocipy.cli import common
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
-from ocipy.container.stop import delete
+from ocipy.container.delete import delete
 from ocipy.errors import UsageError
 
 TYPE_CHECKING = False

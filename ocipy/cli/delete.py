@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
+from ocipy.container.delete import remove
 from ocipy.errors import StateError
 from ocipy.store import Store
-from ocipy.store.record import Record
 
 COMMAND = Command(
     "delete",
@@ -25,7 +25,7 @@ def run(context: Context) -> int:
     def delete(name: str) -> None:
         try:
             with Store(context.root).open(name) as entry:
-                for warning in Record.remove(entry, force=force):
+                for warning in remove(entry, force=force):
                     context.warn(warning)
         except StateError as error:
             if not force or error.code != "container-not-found":

@@ -7,11 +7,10 @@ from time import monotonic
 
 from ocipy.cli.main import Context, put
 from ocipy.cli.parser import Command, Flag
-from ocipy.container import stop
 from ocipy.errors import UsageError
 from ocipy.kernel import json
 from ocipy.store import Store
-from ocipy.store.record import Record
+from ocipy.store.record import Record, not_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def run(context: Context) -> int:
         record = Record.load(entry)
         cgroup = record.cgroup()
         if cgroup is None or not record.alive():
-            raise stop.not_running(record)
+            raise not_running(record)
         if args.stats:
             _print("stats", name, record.stats())
             return 0
@@ -69,7 +68,7 @@ def _follow(record: Record, name: str, interval: float) -> None:
     assert cgroup is not None
     pidfd = record.pidfd()
     if pidfd < 0:
-        raise stop.not_running(record)
+        raise not_running(record)
     with cgroup.oom_watch() as oom:
         watch = poll()
         watch.register(pidfd, POLLIN)

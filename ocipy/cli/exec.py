@@ -7,13 +7,12 @@ from ocipy.cli.main import Context
 from ocipy.cli.parser import Args, Command, Flag
 from ocipy.config.names import CAPABILITIES
 from ocipy.console import foreground
-from ocipy.container import stop
 from ocipy.container.create import remove_pid_file
 from ocipy.container.exec import exec_process, process_of
 from ocipy.errors import CgroupError, UsageError
 from ocipy.kernel import os
 from ocipy.store import Store
-from ocipy.store.record import Record
+from ocipy.store.record import Record, not_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _below(record: Record, words: list[str]) -> Cgroup:
             sub[controller] = path
     own = record.cgroup()
     if own is None:
-        raise stop.not_running(record)
+        raise not_running(record)
     try:
         cgroup = own.below(sub)
     except CgroupError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocipy.cli.main import Context
 from ocipy.cli.parser import Command, Flag
-from ocipy.container import stop
+from ocipy.container.kill import kill as kill_container
 from ocipy.errors import StateError, UsageError
 from ocipy.store import Store
 from ocipy.store.record import Record
@@ -27,7 +27,7 @@ def run(context: Context) -> int:
     def kill(name: str) -> None:
         with Store(context.root).open(name) as entry:
             try:
-                stop.kill(Record.load(entry), signal, everyone=context.args.all)
+                kill_container(Record.load(entry), signal, everyone=context.args.all)
             except StateError as error:
                 if not context.args.all or error.code != "not-running":  # all of none are signalled, as runc has it
                     raise

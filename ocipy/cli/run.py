@@ -8,9 +8,9 @@ from ocipy.cli.parser import Args, Command, Flag
 from ocipy.config.bundle import Bundle
 from ocipy.config.load import read
 from ocipy.console import foreground
-from ocipy.container import stop
 from ocipy.container.create import create as create_container
 from ocipy.container.create import remove_pid_file
+from ocipy.container.delete import delete
 from ocipy.container.start import start
 from ocipy.errors import Error, UsageError
 from ocipy.kernel import os
@@ -59,7 +59,7 @@ def run(context: Context) -> int:
         if options.pid_file:
             remove_pid_file(options.pid_file)
         if os.exists(record.entry.path):  # a failed hook has it deleted already
-            stop.delete(record, force=True)
+            delete(record, force=True)
         raise
     if args.detach:
         if notify:
@@ -120,7 +120,7 @@ def stay(
 def remove(context: Context) -> None:
     """Remove what has ended. What goes wrong is told, but the exit status is the program's."""
     try:
-        for warning in stop.delete(common.locked(context.root, context.args.rest[0]), force=True):
+        for warning in delete(common.locked(context.root, context.args.rest[0]), force=True):
             context.warn(warning)
     except Error as error:
         if error.code != "container-not-found":  # somebody else was faster
@@ -139,6 +139,7 @@ def _print_timings(launched: Launched) -> None:
     import sys
 
     from ocipy.cli.log import printable
+    from ocipy.plan.describe import describe
 
     for op, microseconds in zip(launched.plan.ops, launched.timings, strict=False):
-        sys.stderr.write(f"{microseconds:8} us  {printable(op.describe())}\n")
+        sys.stderr.write(f"{microseconds:8} us  {printable(describe(op))}\n")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     #: A fault before it is worded: config path, the value found (None: nothing is there), what is
     #: allowed, section of the specification.
     Row = tuple[str, Any, str, str]
+    #: The path of the namespace of each type, "" for a new one.
+    Namespaces = dict[Any, str]
 
 SHOWN = 60
 #: What JSON may leave as it is but a terminal line may not: C1 controls and the Unicode line ends.

@@ -6,10 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocipy.config.fault import Row
-
-    #: The path of the namespace of each type, "" for a new one.
-    Namespaces = dict[Any, str]
+    from ocipy.config.fault import Namespaces, Row
 
 RARE = ("intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets")
 ID_EXTENTS = 340  # UID_GID_MAP_MAX_EXTENTS, kernel/user_namespace.c

@@ -8,8 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ocipy.config.fault import Row
-    from ocipy.config.rules_linux import Namespaces
+    from ocipy.config.fault import Namespaces, Row
 
 LAST_CPU = 8191  # NR_CPUS is at most 8192
 INTERFACE_NAME = 15  # IFNAMSIZ less the terminating NUL

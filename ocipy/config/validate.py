@@ -21,8 +21,6 @@ from ocipy.config._table import CONFIG
 from ocipy.config.check import PROCESS
 from ocipy.config.fault import Fault, below, shown
 from ocipy.config.tolerated import usual_form, without_nulls
-from ocipy.errors import ConfigError
-from ocipy.kernel import os
 
 SCHEMAS = Path(__file__).parent / "schemas"
 #: Kinds of documents, and where their schema is.
@@ -47,30 +45,6 @@ def faults(config: Any) -> list[Fault]:
 def process_faults(process: Any) -> list[Fault]:
     """Every fault of a ``process`` object (the file of ``exec --process``)."""
     return _all_faults("process", without_nulls(process, PROCESS))
-
-
-def validate_bundle(bundle_dir: str) -> list[Fault]:
-    """Every fault of a bundle: of reading its config.json, of the config, and a missing root filesystem."""
-    from ocipy.config.load import read
-
-    try:
-        config, _ = read(bundle_dir)
-    except ConfigError as error:
-        found = f"an error: {str(error).removeprefix('$: ')}"
-        return [Fault("$", found, "config.json, a file of UTF-8 JSON", "bundle.md#container-format")]
-    listed = faults(config)
-    if not any(fault.config_path in ("$", "$.root", "$.root.path") for fault in listed):
-        root = os.join(bundle_dir, config["root"]["path"])
-        if not _is_directory(root):
-            listed.append(Fault("$.root.path", shown(root), "an existing directory", "config.md#root"))
-    return listed
-
-
-def _is_directory(path: str) -> bool:
-    try:
-        return Path(path).is_dir()
-    except OSError:  # a name that is too long, say
-        return False
 
 
 def validate_document(kind: str, value: Any) -> list[Fault]:

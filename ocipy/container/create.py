@@ -8,6 +8,7 @@ from ocipy.container.prepare import CreateOptions, check_console, prepare, tell
 from ocipy.errors import CgroupError, Error, LaunchError, StateError, translated
 from ocipy.faststart import fast_path
 from ocipy.kernel import json, os
+from ocipy.kernel.proc import start_time
 from ocipy.launch import hooks
 from ocipy.launch.cgroup_join import Join
 from ocipy.launch.id_maps import check_joined, host_id, write_maps
@@ -25,7 +26,7 @@ from ocipy.plan.ops import (
     SYNC_USERNS,
 )
 from ocipy.store import CONFIG, SOCKET, Store, unusable
-from ocipy.store.record import CREATING, STOPPED, Record, start_time
+from ocipy.store.record import CREATING, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -308,7 +309,7 @@ class _Build:
             return
         if self.hooks_ran:
             # a failed createRuntime hook stops the container, whose poststop hooks are due (runtime.md#lifecycle)
-            run_poststop(self.record, error)
+            hooks.run_poststop(self.record, error)
         if self.pid_file:
             remove_pid_file(self.options.pid_file)
         try:
@@ -331,23 +332,6 @@ class _Build:
             self.record.save()
         except StateError as third:
             error.add_note(str(third))
-
-
-def run_poststop(record: Record, error: BaseException | None = None) -> list[str]:
-    """Run the poststop hooks. One that fails does not stop the others, nor the deletion (runtime.md#lifecycle).
-
-    Returns:
-        The failures, as text.
-    """
-    failed = []
-    for hook in (record.data.get("hooks") or {}).get("poststop") or ():
-        try:
-            hooks.run_hooks("poststop", [hook], record.hook_state(STOPPED), record.data["bundle"], record.entry)
-        except LaunchError as failure:
-            failed.append(str(failure))
-            if error is not None:
-                error.add_note(str(failure))
-    return failed
 
 
 def write_pid_file(path: str, pid: int) -> None:

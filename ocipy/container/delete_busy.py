@@ -6,10 +6,11 @@ from __future__ import annotations
 from _signal import SIGKILL, pidfd_send_signal
 from time import monotonic, sleep
 
-from ocipy.container import stop
+from ocipy.container.kill import kill
 from ocipy.errors import StateError
 from ocipy.kernel import os
-from ocipy.store.record import Record, start_time
+from ocipy.kernel.proc import start_time
+from ocipy.store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _end_container(entry: Entry, *, unrecorded: bool) -> None:
         return
     if record.pid:
         try:
-            stop.kill(record, SIGKILL)
+            kill(record, SIGKILL)
         except StateError as error:
             if error.code != "not-running":
                 raise

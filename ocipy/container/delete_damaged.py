@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from ocipy.container import stop
 from ocipy.errors import StateError
 from ocipy.kernel import os
 from ocipy.store import Entry
 from ocipy.store.record import Record, stray
 
 
-def salvage(entry: Entry, damage: StateError) -> list[str]:
-    """Remove a container by what its damaged state still says for sure: kill its process, where number and start time
-    are whole, and all that is in its cgroup, where that is; and remove the state.
+def salvage(entry: Entry, damage: StateError) -> tuple[Record, list[str]]:
+    """What a damaged state still says for sure, as a record to delete the container by: its process, where number and
+    start time are whole, and its cgroup, where that is.
 
     Args:
         entry: locked.
         damage: what is wrong with the state.
 
     Returns:
-        What the caller should know.
+        The record, and what the user should know once it is deleted.
 
     Raises:
         StateError: the directory has something in it that is no container's.
-        Error: what is known of could not be removed; it is left, with the state.
     """
     kept = entry.remains()
     if kept["pid"] in _ancestors():
@@ -30,11 +28,10 @@ def salvage(entry: Entry, damage: StateError) -> list[str]:
     if "cgroup" in kept and stray(kept["cgroup"]["paths"], own=True):
         del kept["cgroup"]
     unknown = [name for name, there in (("process", kept["pid"]), ("cgroup", kept.get("cgroup"))) if not there]
-    warnings = stop.delete(Record(entry, kept), force=True)
     text = f"{damage.message}: it was removed, and poststop hooks were not run"
     if unknown:
         text += f"; its {' and '.join(unknown)}, if there is any, could not be told, and may be left"
-    return [text, *warnings]
+    return Record(entry, kept), [text]
 
 
 def _ancestors() -> set[int]:

@@ -7,15 +7,15 @@ from select import POLLIN, poll
 
 from ocipy import host, plan
 from ocipy.config.load import verify_process
-from ocipy.container import stop
 from ocipy.container.create import listen_env, remove_pid_file, write_pid_file
+from ocipy.container.kill import held
 from ocipy.errors import CgroupError, ConfigError, Error, LaunchError, StateError
 from ocipy.kernel import os
 from ocipy.launch.cgroup_join import Join
 from ocipy.launch.protocol import ACK, ERROR, Launched, failure
 from ocipy.plan.flags import NAMESPACE_FILES, NAMESPACES
 from ocipy.plan.ops import SYNC_SCHEDULING
-from ocipy.store.record import CREATED, PAUSED, RUNNING, Record
+from ocipy.store.record import CREATED, PAUSED, RUNNING, Record, not_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def exec_process(
             hint="resume it, or use --ignore-paused",
         )  # fmt: skip
     if not ignore_paused and (below := record.cgroup()) is not None and below.held():
-        raise stop.held(record)
+        raise held(record)
     if status not in (RUNNING, CREATED, PAUSED):
         raise StateError(f"cannot exec in a stopped container: container not running: {record.entry.id!r} is {status}",
                          code="not-running")  # fmt: skip
@@ -96,7 +96,7 @@ def exec_process(
     config["process"] = process = process | kept
     pidfd = record.pidfd()
     if pidfd < 0:
-        raise stop.not_running(record)
+        raise not_running(record)
     agent = None
     try:
         created = record.data.get("plan_options", {})
@@ -149,7 +149,7 @@ def exec_process(
             if written:
                 remove_pid_file(pid_file)
             if isinstance(error, (LaunchError, CgroupError)) and _ended(pidfd, error):
-                raise stop.not_running(record) from None
+                raise not_running(record) from None
             raise
         return launched
     finally:

@@ -6,7 +6,7 @@ from errno import EAGAIN
 from time import sleep
 
 from ocipy._native import lib
-from ocipy.container import stop
+from ocipy.container.kill import held, kill_init
 from ocipy.errors import Error, LaunchError, StateError
 from ocipy.kernel import os
 from ocipy.launch.protocol import ERROR, HEADER_SIZE, HOOKED, START, Channel, Message, failure
@@ -47,7 +47,7 @@ def start(record: Record, compiled: Plan | None = None) -> None:
         if error.code == "hook-failed":
             _destroy(record, error)
         else:
-            stop.kill_init(record)  # it is about to end; who reads this error may count on "stopped"
+            kill_init(record)  # it is about to end; who reads this error may count on "stopped"
         raise error
     try:
         os.unlink(SOCKET, dir_fd=record.entry.fd)
@@ -79,7 +79,7 @@ def _release(record: Record) -> Message | None:
     """Tell the waiting process to go on. Returns its answer: None if it has become the program."""
     frozen = (cgroup := record.cgroup()) is not None and cgroup.held()
     if frozen and record.alive() and cgroup is not None and not cgroup.frozen():
-        raise stop.held(record)
+        raise held(record)
     fd = _connect(record) if record.alive() and not frozen else -1
     if fd < 0:
         raise _not_created(record)
@@ -97,7 +97,7 @@ def _release(record: Record) -> Message | None:
             return agent.serve(channel, record.pid, record.spec_state(CREATED), len(reads or ()))
         answer = channel.receive()
         if reads and answer is None:  # the end of the channel: the exec, but only after the hooks
-            stop.kill_init(record)  # it is about to end
+            kill_init(record)  # it is about to end
             raise LaunchError(
                 "the container was killed while its startContainer hooks ran: the program was not started",
                 config_path="$.hooks.startContainer", code="launch-died",
@@ -107,7 +107,7 @@ def _release(record: Record) -> Message | None:
         raise _not_created(record) from None
     except LaunchError:
         if agent is not None:
-            stop.kill_init(record)
+            kill_init(record)
         raise
     finally:
         channel.close()
@@ -132,7 +132,9 @@ def _connect(record: Record) -> int:
 def _destroy(record: Record, error: LaunchError) -> None:
     """What a failed hook of start entails: steps 12 and 13 of runtime.md#lifecycle, at once."""
     try:
-        for failed in stop.delete(record, force=True):
+        from ocipy.container.delete import delete
+
+        for failed in delete(record, force=True):
             error.add_note(failed)
     except (Error, OSError) as second:
         error.add_note(f"and the container is left: {second}")

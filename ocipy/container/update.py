@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ocipy.container import stop
-from ocipy.store.record import Record
+from ocipy.store.record import Record, not_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def update(
     resources = verify_linux(given)["resources"]
     cgroup = record.cgroup()
     if cgroup is None or not record.alive():
-        raise stop.not_running(record)
+        raise not_running(record)
     rdt = _placed(record, intel_rdt, resctrl) if intel_rdt else None
     if cgroup.unified and resources.get("memory"):
         resources = resources | {"memory": _memory(record, resources["memory"])}

@@ -9,14 +9,16 @@ from time import monotonic
 from ocipy._native import ffi, lib
 from ocipy.errors import LaunchError
 from ocipy.kernel import os
+from ocipy.kernel.proc import start_time
 from ocipy.plan.ops import TIMEOUT_MAX
-from ocipy.store.record import start_time
+from ocipy.store.record import STOPPED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ocipy.store import Entry
+    from ocipy.store.record import Record
 
 OUTPUT_MAX = 2048  # bytes of a hook's output that go into its error
 POLL_MAX = 2**31 - 1  # milliseconds that poll(2) takes
@@ -42,6 +44,23 @@ def run_hooks(
         finally:
             if entry is not None:
                 entry.forget()
+
+
+def run_poststop(record: Record, error: BaseException | None = None) -> list[str]:
+    """Run the poststop hooks. One that fails does not stop the others, nor the deletion (runtime.md#lifecycle).
+
+    Returns:
+        The failures, as text.
+    """
+    failed = []
+    for hook in (record.data.get("hooks") or {}).get("poststop") or ():
+        try:
+            run_hooks("poststop", [hook], record.hook_state(STOPPED), record.data["bundle"], record.entry)
+        except LaunchError as failure:
+            failed.append(str(failure))
+            if error is not None:
+                error.add_note(str(failure))
+    return failed
 
 
 def _run(hook: dict[str, Any], state: bytes, bundle: str, where: str, kind: str, entry: Entry | None) -> None:

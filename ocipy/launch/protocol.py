@@ -318,17 +318,18 @@ def failure(plan: Plan | None, message: Message) -> LaunchError:
     syscall, _, text = message.text.decode(errors="replace").partition("\0")
     if plan is None or message.op >= len(plan.ops):
         return LaunchError(text or "the init helper failed", syscall=syscall, errno=message.value)
+    from ocipy.launch.failure_hints import hint
+    from ocipy.plan.describe import describe
+
     op = plan.ops[message.op]
     if not syscall:  # the text is all there is to say
         code = _EXEC_CODES.get(message.value, "") if op.name in ("exec", "lookup") else ""
-        words = text if op.name in ("exec", "lookup", "hook") else f"{op.describe()}: {text}"
+        words = text if op.name in ("exec", "lookup", "hook") else f"{describe(op)}: {text}"
         return LaunchError(
             words, errno=message.value, explained=True, config_path=op.path, code=code or _code(op.name)
         )
-    from ocipy.launch.failure_hints import hint
-
     return LaunchError(
-        f"can't {op.describe()}{f': {text}' if text else ''}", syscall=syscall, errno=message.value,
+        f"can't {describe(op)}{f': {text}' if text else ''}", syscall=syscall, errno=message.value,
         config_path=op.path, code=_code(op.name), hint=hint(op, message.value),
     )  # fmt: skip
 

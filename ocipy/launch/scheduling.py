@@ -10,6 +10,7 @@ from _struct import pack
 
 from ocipy.errors import LaunchError
 from ocipy.launch.failure_hints import hint
+from ocipy.plan.describe import describe
 from ocipy.plan.process import scheduling
 
 TYPE_CHECKING = False
@@ -36,6 +37,6 @@ def schedule(pid: int, process: dict[str, Any]) -> None:
             syscall, status = "ioprio_set", lib.ocipy_ioprio_set(pid, op.values[0])
         if status < 0:
             raise LaunchError(
-                f"can't {op.describe()}", syscall=syscall, errno=-status, config_path=op.path, code="launch",
+                f"can't {describe(op)}", syscall=syscall, errno=-status, config_path=op.path, code="launch",
                 hint=hint(op, -status),
             )  # fmt: skip

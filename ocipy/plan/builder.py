@@ -65,6 +65,8 @@ class Plan:
 
     def lines(self) -> list[tuple[str, str, str]]:
         """(operation, description, config path) of each operation, for ``ocipy explain``."""
+        from ocipy.plan.describe import describe
+
         first = []
         for maps, where in self.id_maps.values():
             uids, gids = (
@@ -75,7 +77,7 @@ class Plan:
         if self.clone_flags:
             names = flags.namespaces(self.clone_flags)
             first.append(("clone3", f"start in new namespaces: {names}", "$.linux.namespaces"))
-        return first + [(op.name, op.describe(), op.path) for op in self.ops]
+        return first + [(op.name, describe(op), op.path) for op in self.ops]
 
 
 class Options:

@@ -6,7 +6,6 @@ from _struct import unpack
 
 from ocipy.config.names import RLIMITS
 from ocipy.plan import flags
-from ocipy.plan.devices import S_IFBLK
 from ocipy.plan.ops import (
     ATTACH_COPY_LINK,
     ATTACH_NO_FOLLOW,
@@ -15,12 +14,12 @@ from ocipy.plan.ops import (
     SYNC_HOOKS,
     SYNC_MAPS,
     SYNC_SCHEDULING,
+    Op,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 _SYNC = {
     SYNC_MAPS: "the id maps", SYNC_CGROUP: "the cgroup limits, and join", SYNC_HOOKS: "the runtime's hooks",
@@ -28,10 +27,10 @@ _SYNC = {
 }  # fmt: skip
 
 
-def describe(name: str, values: tuple[Any, ...]) -> str:
-    """An operation in a line."""
-    words = _WORDS.get(name, name.replace("_", " "))
-    return words if isinstance(words, str) else words(*values)
+def describe(op: Op) -> str:
+    """An operation in a line, for people."""
+    words = _WORDS.get(op.name, op.name.replace("_", " "))
+    return words if isinstance(words, str) else words(*op.values)
 
 
 def args(words: list[str]) -> str:
@@ -125,7 +124,7 @@ _WORDS: dict[str, str | Callable[..., str]] = {
     "root_attr": _root_attr,
     "mkdir": lambda path, mode: f"make directory {path} if missing",
     "own_device": lambda slot, source, kind, major, minor: (
-        f"see that {source} is the {'block' if kind == S_IFBLK else 'character'} device {major}:{minor}, and"
+        f"see that {source} is the {'block' if kind == flags.S_IFBLK else 'character'} device {major}:{minor}, and"
         " take one like it instead, where one can be made"
     ),
     "mask_device": "make a null device, for masks",

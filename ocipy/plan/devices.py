@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ocipy.kernel import os
 from ocipy.plan import ops
+from ocipy.plan.flags import S_IFBLK, S_IFCHR, S_IFIFO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
 
     from ocipy.plan.builder import Builder
 
-S_IFCHR, S_IFBLK, S_IFIFO = 0o020000, 0o060000, 0o010000
 KINDS = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 
 #: path, major, minor of the devices that every container has

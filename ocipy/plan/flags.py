@@ -34,6 +34,10 @@ def namespaces(kinds: int) -> str:
     return " ".join(name for name, flag in NAMESPACES.items() if kinds & flag)
 
 
+# --- types of files (stat.h) ---
+
+S_IFCHR, S_IFBLK, S_IFIFO = 0o020000, 0o060000, 0o010000
+
 # --- mount attributes (mount.h, mount_setattr(2)) ---
 
 AT_RECURSIVE = 0x8000

@@ -1,7 +1,7 @@
 """The operations of a plan: steps that the init helper executes.
 
-An :class:`Op` knows its config path, encodes itself, and describes itself (``describe.py`` has the words: they
-are needed for `explain` and for errors only). Its kind says how the values are encoded: ``I`` and ``Q`` are
+An :class:`Op` knows its config path and encodes itself (``describe.py`` says in words what it does, which takes
+`explain` or an error). Its kind says how the values are encoded: ``I`` and ``Q`` are
 unsigned integers of 32 and 64 bits, ``s`` a string, ``S`` a list of strings, ``b`` bytes, ``P`` a list of
 pairs of 32 bits. ``native/init/ops.h`` has the same numbers and names, and a test holds the two together.
 
@@ -56,12 +56,6 @@ class Op:
     def name(self) -> str:
         """The operation's name, as the helper has it."""
         return self.kind.name
-
-    def describe(self) -> str:
-        """The operation in a line, for people."""
-        from ocipy.plan.describe import describe
-
-        return describe(self.kind.name, self.values)
 
     def encode(self) -> bytes:
         """The operation as the helper reads it."""

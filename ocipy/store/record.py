@@ -8,6 +8,7 @@ from time import gmtime, strftime
 from ocipy import cgroups, host
 from ocipy.errors import ConfigError, Error, StateError
 from ocipy.kernel import json, os
+from ocipy.kernel.proc import start_time
 from ocipy.store import CONFIG, SOCKET, STATE, Entry
 from ocipy.version import SPEC_VERSION
 
@@ -19,17 +20,6 @@ if TYPE_CHECKING:
     from ocipy.cgroups.resctrl_groups import Rdt
 
 CREATING, CREATED, RUNNING, STOPPED, PAUSED = "creating", "created", "running", "stopped", "paused"
-
-
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 if there is none or it is a zombie. With it, a
-    recycled pid is told from the one that was recorded. A process whose first thread has ended looks like a zombie, but
-    runs as long as others of its threads do."""
-    try:
-        fields = os.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):  # the latter: it went while its file was open
-        return 0
-    return 0 if fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) < 2) else int(fields[19])
 
 
 class Record:
@@ -75,31 +65,6 @@ class Record:
         if "cgroup" in data and (fault := stray(data["cgroup"]["paths"], own=doomed)):
             raise entry.damaged(STATE, fault)
         return cls(entry, data)
-
-    @staticmethod
-    def remove(entry: Entry, *, force: bool) -> list[str]:
-        """Delete a container (:func:`ocipy.container.stop.delete`); with ``force`` also one whose state is damaged, or
-        which another command is changing without an end (:mod:`ocipy.container.delete_busy`).
-
-        Args:
-            entry: not locked yet.
-        """
-        from ocipy.container import stop
-
-        if not entry.lock(wait=not force):
-            from ocipy.container.delete_busy import take
-
-            if not take(entry):
-                return []
-        try:
-            record = Record.load(entry, doomed=True)
-        except StateError as error:
-            if not force or error.code != "state-damaged":
-                raise
-            from ocipy.container.delete_damaged import salvage
-
-            return salvage(entry, error)
-        return stop.delete(record, force=force)
 
     def save(self) -> None:
         """Write the record."""
@@ -151,8 +116,6 @@ class Record:
         """
         cgroup = self.cgroup()
         if cgroup is None or not self.alive():
-            from ocipy.container.stop import not_running
-
             raise not_running(self)
         found = cgroup.stats()
         if (rdt := self.rdt()) is not None:
@@ -232,6 +195,11 @@ class Record:
         if self.data.get("annotations"):
             document["annotations"] = self.data["annotations"]
         return document
+
+
+def not_running(record: Record) -> StateError:
+    """The error for an operation on a container whose init is gone."""
+    return StateError(f"container not running: {record.entry.id!r} is {STOPPED}", code="not-running")
 
 
 def stray(paths: dict[str, str], *, own: bool) -> str:

@@ -11,7 +11,7 @@ from errno import EACCES, ENOENT, EPERM, EROFS
 from time import monotonic, sleep
 
 from ocipy.cgroups import fs
-from ocipy.cgroups.base import WHERE, Cgroup
+from ocipy.cgroups.base import WHERE, Cgroup, join
 from ocipy.errors import CgroupError, Unsupported
 from ocipy.kernel import os
 
@@ -120,7 +120,7 @@ class LegacyCgroup(Cgroup):
 
                 enter(directory, pid, init)
             else:
-                fs.join(directory, pid)
+                join(directory, pid)
 
     def clone_fd(self) -> int:
         return -1

@@ -8,7 +8,7 @@ from select import POLLPRI, poll
 from time import monotonic
 
 from ocipy.cgroups import fs
-from ocipy.cgroups.base import WHERE, Cgroup
+from ocipy.cgroups.base import WHERE, Cgroup, join
 from ocipy.errors import CgroupError
 from ocipy.kernel import os
 
@@ -273,7 +273,7 @@ class UnifiedCgroup(Cgroup):
 def enter(directory: str, pid: int, init: int = 0) -> None:
     """Move a process into a cgroup of cgroup2, or to where ``init`` is (see :meth:`Cgroup.add`). Raises CgroupError."""
     try:
-        fs.join(directory, pid)
+        join(directory, pid)
     except CgroupError as error:
         if error.errno != EBUSY or not init:
             raise

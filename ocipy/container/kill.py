@@ -1,4 +1,4 @@
-"""kill and delete (runtime.md#kill, runtime.md#delete)."""
+"""kill (runtime.md#kill): a signal to the first process of a container, or to all of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from select import POLLIN, poll
 from ocipy.errors import CgroupError, StateError
 from ocipy.kernel import os
 from ocipy.store import STATE
-from ocipy.store.record import CREATED, CREATING, PAUSED, STOPPED, Record, stray
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ocipy.cgroups.base import Cgroup
+from ocipy.store.record import Record, not_running, stray
 
 FREEZE_TIMEOUT = 200  # milliseconds for a killed init to end, before it may be one that the container has frozen itself
 KILL_TIMEOUT = 10_000  # milliseconds for a killed init to end: it may be in an uninterruptible sleep
@@ -94,54 +90,12 @@ def _signal_init(record: Record, signal: int) -> None:
         os.close(pidfd)
 
 
-def not_running(record: Record) -> StateError:
-    """The error for an operation on a container whose init is gone."""
-    return StateError(f"container not running: {record.entry.id!r} is {STOPPED}", code="not-running")
-
-
 def held(record: Record) -> StateError:
     """The error for an operation that would wait for a container that somebody else has frozen."""
     return StateError(
         f"container {record.entry.id!r} is frozen, by a cgroup that its own is below", code="paused",
         hint="whoever froze that must thaw it",
     )
-
-
-def delete(record: Record, *, force: bool = False) -> list[str]:
-    """Remove a container: its cgroup, its poststop hooks run, its state directory.
-
-    Args:
-        record: locked.
-        force: kill it first if it runs.
-
-    Returns:
-        What went wrong without stopping the deletion (failed poststop hooks).
-
-    Raises:
-        StateError: it is running, and force was not given.
-        Error: a cgroup or a group of resctrl can't be removed; the state is kept, so that delete can be tried again.
-    """
-    status = record.status()
-    if status not in (STOPPED, CREATED, CREATING) and not force:
-        raise StateError(
-            f"cannot delete container {record.entry.id!r} that is not stopped: {status}", code="not-stopped",
-            hint="--force kills it first",
-        )  # fmt: skip
-    cgroup = record.cgroup()
-    if status == PAUSED and cgroup is not None:
-        cgroup.freeze(False)
-    _end(record, cgroup)
-    if cgroup is not None:
-        cgroup.delete()
-    if (rdt := record.rdt()) is not None:
-        rdt.remove(created=record.pid > 0)
-    failed = []
-    if (record.data.get("hooks") or {}).get("poststop"):
-        from ocipy.container.create import run_poststop
-
-        failed = run_poststop(record)
-    record.entry.remove()
-    return failed
 
 
 def kill_init(record: Record) -> None:
@@ -165,12 +119,3 @@ def kill_init(record: Record) -> None:
         pass
     finally:
         os.close(pidfd)
-
-
-def _end(record: Record, cgroup: Cgroup | None) -> None:
-    """Kill what is left of the container, and wait until it is gone."""
-    kill_init(record)
-    # Without a pid namespace of its own, what init started outlives it; and a create that was killed may have
-    # left a process that was never recorded.
-    if cgroup is not None and cgroup.exists() and cgroup.pids():
-        cgroup.kill(SIGKILL)
