@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "../protocol.h"
 #include "ops.h"
 
 #define MAX_SLOTS 512
@@ -24,16 +25,6 @@
 #define STATE_MAX (1 << 20) /* bytes of a container's state: of .bss, so unused ones cost nothing */
 #define NO_OP 0xffffffffu
 #define NO_SLOT 0xffffffffu
-
-/* Messages on the SOCK_SEQPACKET channel; ocipy/launch/protocol.py has the other half. */
-enum msg_type { MSG_SYNC = 1, MSG_FORKED = 2, MSG_READY = 3, MSG_ERROR = 4, MSG_ACK = 5, MSG_START = 6, MSG_PART = 7, MSG_LISTENER = 8, MSG_HOOKED = 9 };
-
-struct msg {
-    uint32_t type;
-    uint32_t op;   /* index of the operation in the plan */
-    int32_t value; /* SYNC: 0; FORKED: pid; ERROR: errno */
-    uint32_t size; /* of the text that follows */
-};
 
 struct ctx {
     int sock;   /* to whom we report: create's socket, later start's connection; -1 between */

@@ -8,6 +8,7 @@
  *
  * A brief is good only beside the very state.json that it was written for: same inode, size and time. */
 #define _GNU_SOURCE
+#include "../protocol.h"
 #include "launcher.h"
 
 #include <dirent.h>
@@ -29,13 +30,6 @@
 
 #define DEFAULT_ROOT "/run/ocipy"
 #define ID_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-"
-
-enum { MSG_START = 6 }; /* of native/init/init.h, as is the header of a message */
-struct msg {
-    uint32_t type, op;
-    int32_t value;
-    uint32_t size;
-};
 
 enum field { F_STAMP, F_PID, F_START_TIME, F_FREEZER, F_HELD, F_HELD_TOO, F_START, F_KILL, F_HEAD, F_MIDDLE, F_TAIL, F_DELETE, F_CGROUPS };
 enum { MOST_FIELDS = 64 };
