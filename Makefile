@@ -37,10 +37,11 @@ test-systemd: packages-test packages-guest packages-systemd $(VENV)/installed-te
 	tools/guest-run.sh -s -t 600 '$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider spec-tests/test_systemd_cgroups.py $(PYTEST)'
 
 lint: packages-demo $(VENV)/installed-test
-	$(BIN)/python -m pip install -q 'ruff>=0.6' 'mypy>=1.11' types-cffi
+	$(BIN)/python -m pip install -q 'ruff>=0.6' 'mypy>=1.11' types-cffi 'import-linter>=2.6'
 	$(BIN)/ruff check .
 	$(BIN)/python tools/make_schema_table.py
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # what is made of the command line's definition: the table of flags, man pages, completion
 docs: $(VENV)/installed-test
