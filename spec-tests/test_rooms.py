@@ -106,6 +106,17 @@ def test_public_api_only(folder: str) -> None:
     assert of_the_inside(TOP, folder) == []
 
 
+def test_the_page_names_files_that_exist() -> None:
+    """docs/architecture.md: all rooms and modules that it names are there, and 20 questions have an answer."""
+    text = (TOP / "docs/architecture.md").read_text()
+    named = re.findall(r"`((?:[\w-]+/)+(?:[\w-]+\.\w+)?)`", text)
+    assert len(named) > 80
+    assert [name for name in named if not (TOP / name).exists() and not (TOP / "ocipy" / name).exists()] == []
+    rooms = {f"ocipy/{file.name}/" for file in (TOP / "ocipy").iterdir() if (file / "__init__.py").exists()}
+    assert rooms <= {name if name.startswith("ocipy/") else f"ocipy/{name}" for name in named}
+    assert text.partition("## Where is what")[2].partition("Three walks")[0].count("? |") == 20
+
+
 def test_the_checks_can_fail(tmp_path: Path) -> None:
     """Circles of two and of three files, and an import of the inside, are found."""
     for name, text in {
