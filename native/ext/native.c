@@ -1,4 +1,4 @@
-/* The cffi shim: the launch of the init helper, its message channel, and system calls CPython has no
+/* The cffi extension: the launch of the init helper, its message channel, and system calls CPython has no
  * wrapper for. Every function releases the GIL while it runs (cffi does), and keeps no state. */
 #define _GNU_SOURCE
 #include <errno.h>

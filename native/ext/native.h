@@ -1,4 +1,4 @@
-/* What the cffi shim offers to Python; build_native.py hands this text to cffi as it is.
+/* What the cffi extension offers to Python; build_native.py hands this text to cffi as it is.
  * Every function returns a value >= 0, or -errno: translating errors is Python's work, in one place. */
 
 struct ocipy_launch {

@@ -1,6 +1,6 @@
 /* What the parts of the init helper share.
  *
- * The helper is a small static program that the shim runs from a sealed memfd as the first process of a
+ * The helper is a small static program that the extension runs from a sealed memfd as the first process of a
  * container (or of an exec). It reads a plan - operations encoded by ocipy/plan - executes them in order,
  * and becomes the user's program. It decides nothing and allocates nothing: Python decides.
  *

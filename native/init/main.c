@@ -173,7 +173,7 @@ int main(int argc, char **argv) {
      * (and once more just before it, op_exec). CVE-2024-21626. */
     syscall(SYS_close_range, (unsigned)c.base, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
     /* exec resets handlers but neither the mask nor what is ignored: Python ignores SIGPIPE and SIGXFSZ,
-     * and the shim blocked every signal around the clone. */
+     * and the extension blocked every signal around the clone. */
     static const char by_default[64]; /* the kernel's struct sigaction, all zero: SIG_DFL */
     /* by the system call: glibc keeps signals 32 and 33 to itself, and they may be inherited as ignored */
     for (int s = 1; s <= 64; s++) syscall(SYS_rt_sigaction, s, by_default, NULL, 8);

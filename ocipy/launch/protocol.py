@@ -30,7 +30,7 @@ _helper_lock = allocate_lock()
 
 
 def check(result: int, syscall: str) -> int:
-    """The result of a shim call.
+    """The result of a call of the extension.
 
     Raises:
         OSError: it is a negative errno; with the name of the system call.
