@@ -50,7 +50,6 @@ _ROWS: list[tuple[str, tuple[str, ...], list[str]]] = [
             "linux.seccomp: {}",
             'linux.resources.blockIO: {"weight": 5}',
             'linux.resources.devices: [{"allow": true, "type": "c", "access": "frob"}]',
-            'linux.cgroupsPath: "/../{id}-x"',
             "config.json: words behind the object",
             "config.json: a second object",
             "config.json: bytes that are no UTF-8",

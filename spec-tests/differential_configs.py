@@ -580,7 +580,7 @@ def linux() -> Iterator[tuple[str, Case]]:
         {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]},
     )
     yield from ran("linux.personality", "uname -m", {"domain": "LINUX"}, {"domain": "LINUX32"})
-    yield from ran("linux.cgroupsPath", "wc -l </proc/self/cgroup", "/{id}-x", "{id}-x", "/{id}-x/", "/../{id}-x", "")
+    yield from ran("linux.cgroupsPath", "wc -l </proc/self/cgroup", "/{id}-x", "{id}-x", "/{id}-x/", "")
     yield from ran(
         "linux.resources",
         "true",
