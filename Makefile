@@ -1,4 +1,4 @@
-# make demo | test | test-v2 | test-systemd | lint | bench | storm | mutants; each sets up what it needs (as root, on
+# make demo | test | test-v2 | test-systemd | test-docker | lint | bench | storm | mutants; each sets up what it needs (as root, on
 # Debian 12).
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
@@ -8,6 +8,7 @@ PACKAGES_DEMO := python3-venv python3-dev libc6-dev libseccomp-dev busybox-stati
 PACKAGES_TEST := $(PACKAGES_DEMO) containerd runc crun umoci skopeo podman iproute2 procps uidmap util-linux libcap2-bin e2fsprogs apparmor criu iptables
 PACKAGES_GUEST := user-mode-linux kmod util-linux
 PACKAGES_SYSTEMD := systemd dbus libpam-systemd
+PACKAGES_DOCKER := docker.io
 PACKAGES_BENCH := $(PACKAGES_DEMO) runc crun hyperfine
 APT := DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300
 # installs what is missing and nothing else: without the network a machine that has it all still works
@@ -18,8 +19,8 @@ need = @missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/nu
 later-criu: | $(VENV)/made
 	@criu check >/dev/null 2>&1 || tools/get-criu.sh $(VENV)/criu || echo 'no later CRIU to be had: its tests will be skipped'
 
-.PHONY: demo docs later-criu test test-v2 test-systemd lint bench storm mutants clean
-.PHONY: packages-demo packages-test packages-bench packages-guest packages-systemd
+.PHONY: demo docs later-criu test test-v2 test-systemd test-docker lint bench storm mutants clean
+.PHONY: packages-demo packages-test packages-bench packages-guest packages-systemd packages-docker
 .DELETE_ON_ERROR:
 
 demo: packages-demo $(VENV)/installed
@@ -35,6 +36,10 @@ test-v2: packages-test packages-guest $(VENV)/installed-test later-criu
 # the systemd cgroup driver under a real systemd, in a guest that boots it
 test-systemd: packages-test packages-guest packages-systemd $(VENV)/installed-test
 	tools/guest-run.sh -s -t 600 '$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider spec-tests/test_systemd_cgroups.py $(PYTEST)'
+
+# under a real dockerd
+test-docker: packages-test packages-docker $(VENV)/installed-test later-criu
+	OCIPY_DOCKER=1 $(BIN)/python -m pytest spec-tests/test_docker.py $(PYTEST)
 
 lint: packages-demo $(VENV)/installed-test
 	$(BIN)/python -m pip install -q 'ruff>=0.6' 'mypy>=1.11' types-cffi 'import-linter>=2.6'
@@ -67,6 +72,8 @@ packages-guest:
 	$(call need,$(PACKAGES_GUEST))
 packages-systemd:
 	$(call need,$(PACKAGES_SYSTEMD))
+packages-docker:
+	$(call need,$(PACKAGES_DOCKER))
 packages-bench:
 	$(call need,$(PACKAGES_BENCH))
 

@@ -315,6 +315,39 @@ class Ctr:
             self("container", "rm", name)
 
 
+class Docker(Engine):
+    """A dockerd with a containerd of its own, without networks; ocipy is its default runtime."""
+
+    def __init__(self, home: Path) -> None:
+        cgroup = f"ocipy-docker-{os.getpid()}"
+        words = [
+            "dockerd", "--experimental", f"--data-root={home}/root", "--exec-root=/run/dk", "--pidfile=/run/dk.pid",
+            f"--host=unix://{home}/docker.sock", "--iptables=false", "--ip6tables=false", "--bridge=none",
+            "--storage-driver=vfs", f"--cgroup-parent=/{cgroup}", f"--add-runtime=ocipy={OCIPY}",
+            "--default-runtime=ocipy",
+        ]  # fmt: skip
+        super().__init__(home, cgroup, f"exec {' '.join(words)}")
+        self.wait(home / "docker.sock")
+        until(lambda: self("version", code=None).returncode == 0, 60, "dockerd does not answer")
+
+    def command(self, *words: str) -> list[str]:
+        """A docker command line, of the client that is dockerd's; another may come first in PATH."""
+        return self.enter("/usr/bin/docker", f"--host=unix://{self.home}/docker.sock", *words)
+
+    def left(self) -> list[str]:
+        return [line for line in super().left() if ": containerd --config" not in line]  # its own, which stays
+
+    def mounted(self) -> list[str]:
+        return [line for line in super().mounted() if f" {self.home}/root/containers/" in line]
+
+    def states(self) -> list[str]:
+        return ["/run/docker/runtime-ocipy/moby", *super().states()]
+
+    def clear(self) -> None:
+        for name in self("ps", "--all", "--quiet").stdout.split():
+            self("rm", "--force", name, code=None)
+
+
 class Podman(Engine):
     """Podman with its storage and all else in its home; conmon calls the runtime.
 

@@ -4,10 +4,10 @@
 #   tools/test-v2.sh [PYTEST ARGUMENT...]
 #
 # Left out is what no hierarchy can change: tests of pure code, of the refusal of configs, and of command lines
-# against runc's, whose starts take a second there.
+# against runc's, whose starts take a second there; and what is run apart (docker).
 set -u
 cd "$(dirname "$0")/.."
-everywhere='boot cgroup_values cli_docs conformance differential features launcher log mutants plan properties refused
+everywhere='boot cgroup_values cli_docs conformance differential docker features launcher log mutants plan properties refused
     schema_verdict seccomp_compile systemd_bus systemd_unit validate validate_rules'
 mapfile -t files < <(ls -S spec-tests/test_*.py)
 shards=('' '')
