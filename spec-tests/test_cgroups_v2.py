@@ -21,6 +21,7 @@ from cgroup_tools import PREFIX, deepen, hog, in_child, new, private_mounts, unt
 from ocipy import cgroups, host
 from ocipy.cgroups import fs
 from ocipy.cgroups.stats import NO_LIMIT
+from ocipy.cgroups.v1.driver import LegacyCgroup
 from ocipy.cgroups.v2 import devices
 from ocipy.cgroups.v2.driver import UnifiedCgroup
 from ocipy.errors import CgroupError, Unsupported
@@ -147,6 +148,10 @@ def test_processes_and_controllers_exclude_each_other(
     init, process = start(cgroup=inner), start()
     cgroup.add(process.pid, init.pid)  # as exec does: to where the container's init has moved itself
     assert sorted(inner.pids()) == sorted([init.pid, process.pid])
+    # and so on hybrid, for the cgroup2 beside the v1 hierarchies
+    third = start()
+    LegacyCgroup({"": cgroup.directory}).add(third.pid, init.pid)
+    assert third.pid in inner.pids()
     # The other way round: no controller below a cgroup with processes, and the limit says why.
     other = new()
     other.create()
@@ -445,6 +450,23 @@ def test_signals_and_the_frozen(
     cgroup.kill(signal.SIGTERM)
     assert not cgroup.frozen()
     assert other.wait() == -signal.SIGTERM
+
+
+def test_signals_come_while_it_is_frozen(cgroup: UnifiedCgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """So nobody is missed who is being forked meanwhile, and nobody gets a signal who was forked in answer to it."""
+    start(cgroup=cgroup)
+    events = os.open(f"{cgroup.directory}/cgroup.events", os.O_RDONLY)
+    try:
+        poller = select.poll()
+        poller.register(events, select.POLLPRI)
+        os.pread(events, 4096, 0)
+        while poller.poll(100):  # of the process that came
+            os.pread(events, 4096, 0)
+        cgroup.kill(signal.SIGCONT)
+        assert poller.poll(20_000), "it was never frozen"
+        assert os.pread(events, 4096, 0).split() == [b"populated", b"1", b"frozen", b"0"]
+    finally:
+        os.close(events)
 
 
 @needs("memory")
