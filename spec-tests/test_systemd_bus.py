@@ -259,6 +259,8 @@ while True:
             elif member == "Hello":
                 send(new_method_return(message, "s", (":1.1",)), sender)
             elif member in ("StartTransientUnit", "StopUnit"):
+                if told == {"AddMatch", "Subscribe"}:  # systemd's own order: of the new job before the answer
+                    send(new_signal(manager, "JobNew", "uos", (jobs, job, body[0])), sender)
                 send(new_method_return(message, "o", (job,)), sender)
                 jobs += 1
                 if told == {"AddMatch", "Subscribe"}:
