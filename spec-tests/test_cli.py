@@ -117,8 +117,10 @@ def test_help(cli: Cli) -> None:
         assert f"Usage: ocipy {name}" in text
         module = __import__(f"ocipy.cli.{name}", fromlist=["COMMAND"])
         assert text == describe(module.COMMAND)
+        head, _, listed = text.partition("\nFlags:\n")
+        assert "  -" not in head
         for flag in module.COMMAND.flags:
-            assert f"--{flag.names[0]}" in text
+            assert f"--{flag.names[0]}" in listed
         assert "flag provided but not defined: --nonsense" in cli(name, "--nonsense", code=None).stderr
     assert not cli.root.exists()
 
