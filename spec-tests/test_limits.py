@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from conftest import Cli, TestBundle, fresh_id, until
 
-from ocipy import host
+from ocipy import Container, host
+from ocipy.errors import StateError
+from ocipy.store import Store
 
 UNIFIED = host.cgroups().mode == "v2"
 SLEEP = ("sleep", "1000")
@@ -239,6 +241,22 @@ def test_stats(cli: Cli, bundle: TestBundle) -> None:
     cli("delete", "--force", name)
 
 
+@pytest.mark.parametrize("flags", [("--stats",), ("--interval", "50ms")], ids=["stats", "follow"])
+def test_events_of_a_stopped_one(cli: Cli, bundle: TestBundle, flags: tuple[str, ...]) -> None:
+    """events of a container that has stopped is refused with the reason, also where its creator died before it had
+    recorded anything of it."""
+    name = cli.start(bundle.args("true"))
+    cli.wait_for(name, "stopped")
+    with Store(str(cli.root)).create("nothing"):
+        pass
+    for one in name, "nothing":
+        done = cli("events", *flags, one, code=1)
+        assert done.stdout == ""
+        assert "container not running" in done.stderr
+    cli("delete", name)
+    cli("delete", "--force", "nothing")
+
+
 def test_events_follow(cli: Cli, bundle: TestBundle) -> None:
     """events prints a line at each interval, and ends when the container does."""
     name = cli.start(bundle.args(*SLEEP))
@@ -340,6 +358,9 @@ def test_kill_all(cli: Cli, bundle: TestBundle, own: bool) -> None:
     until(lambda: not [pid for pid in everyone if alive(pid)])
     assert "container not running" in cli("kill", name, "KILL", code=1).stderr
     cli("kill", "--all", name, "KILL")  # none is left to signal: no error, as with runc
+    for number in signal.SIGKILL, signal.SIGTERM:  # the library says that there was none
+        with pytest.raises(StateError, match="container not running"):
+            Container.load(name, root=str(cli.root)).kill(number, everyone=True)
     cli("delete", name)
 
 
