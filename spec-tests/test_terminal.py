@@ -362,6 +362,21 @@ def test_foreground_exec(cli: Cli, bundle: TestBundle) -> None:
     cli("delete", "--force", name)
 
 
+def test_foreground_keys(cli: Cli, bundle: TestBundle) -> None:
+    """run on a terminal: each key reaches the container's terminal as it is, which alone says what it does: Enter,
+    ^S, ^Q, ^Z, ^D and ^V here."""
+    keys = "\r\x13\x11\x1a\x04\x16"
+    script = f"stty raw -echo; echo ready; dd bs=1 count={len(keys)} 2>/dev/null | od -An -tx1; stty sane"
+    session = Session(cli.command("run", "--bundle", str(terminal(bundle, script).save()), fresh_id()))
+    try:
+        session.screen.expect("ready")
+        session.screen.type(keys)
+        session.screen.expect("0d 13 11 1a 04 16")
+        assert session.end() == 0
+    finally:
+        session.close()
+
+
 def test_piped_input(cli: Cli, bundle: TestBundle) -> None:
     """run with a terminal in the container and pipes outside: input goes in, its end as a terminal's user
     would give it."""
