@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Lan, TestBundle, children, fresh_id, nothing_left, until
 
 from ocipy import Container
+from ocipy.container import create
 from ocipy.container.prepare import CreateOptions, prepare
 from ocipy.errors import LaunchError
+from ocipy.launch.id_maps import check_joined
 from ocipy.plan import Plan
 
 
@@ -269,3 +273,18 @@ def test_helper_killed(place: Path, image: Path) -> None:
         assert children() == before
     finally:
         trial.close()
+
+
+def test_killed_before_it_is_recorded(bundle: TestBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first process that is killed when it is ready, but not yet recorded: create fails, rather than to make a
+    container of it that has never been."""
+    def killed(pid: int, linux: dict[str, Any]) -> None:
+        check_joined(pid, linux)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    monkeypatch.setattr(create, "check_joined", killed)
+    with pytest.raises(LaunchError, match="the container's first process died") as caught:
+        Container.create(fresh_id(), str(bundle.args("true").save()), root=str(tmp_path / "state"))
+    assert caught.value.code == "launch-died"
+    assert nothing_left(tmp_path) == []
