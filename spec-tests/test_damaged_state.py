@@ -95,6 +95,24 @@ def check_all(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], wha
             assert f"{name}/state.json is damaged: " in err, (what, words, err)
 
 
+def test_texts(created: Callable[[], Container], tmp_path: Path) -> None:
+    """A string that the kernel can't take, for a NUL or for half of a surrogate pair, is wrong wherever one stands. But
+    annotations go nowhere."""
+    container = created()
+    sound = json.loads((tmp_path / "state" / container.id / "state.json").read_text())
+    found = set()
+    for path in places(sound):
+        text: Any = sound
+        for step in path:
+            text = text[step]
+        if type(text) is str:
+            faults = [shape.wrong(changed(sound, path, text + end), container.id) for end in ("\0", "\ud800")]
+            if path[0] != "annotations":
+                assert all(faults), path
+            found.add(path[0])
+    assert {"annotations", "bundle", "cgroup", "hooks"} <= found
+
+
 def test_every_field(created: Callable[[], Container], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each field of a real record is left out, and has each wrong value in turn: what is wrong is named and nothing is
     done; `list` goes on. `delete --force` removes the container by what is left: by its process, or its cgroup."""

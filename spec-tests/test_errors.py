@@ -240,6 +240,23 @@ def test_no_such_container(refused: Callable[..., Refusal], command: tuple[str, 
     assert found.entry["code"] == "container-not-found"
 
 
+def test_unusable_state(cli: Cli, refused: Callable[..., Refusal]) -> None:
+    """A state that runc wrote, or that is damaged: the code tells them apart, and only what is damaged is to be
+    removed."""
+    for name, text, code in (
+        ("runcs", '{"id": "runcs", "init_process_pid": 1}', "state-foreign"),
+        ("torn", '{"pid": ', "state-damaged"),
+    ):
+        (cli.root / name).mkdir(parents=True)
+        (cli.root / name / "state.json").write_text(text)
+        found = refused("state", name)
+        assert found.entry["code"] == code
+        hint = "ocipy delete --force torn removes what is left of the container"
+        assert found.entry.get("hint", "") == (hint if name == "torn" else "")
+    cli("delete", "--force", "torn")
+    shutil.rmtree(cli.root / "runcs")
+
+
 @pytest.mark.spec("config-linux#namespaces-5")
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"])
 def test_unknown_namespace_path(refused_create: RefusedCreate, bundle: TestBundle, kind: str) -> None:
