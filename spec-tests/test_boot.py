@@ -84,6 +84,8 @@ def test_other_imports_complete_the_interpreter(prefix: Path) -> None:
     assert [bytes.fromhex(a).decode() for a in found["argv"]][1:] == ["a", "é", "--flag"]
     assert str(prefix / SITE) in found["path"]
     assert not [entry for entry in found["path"] if entry in ("", os.getcwd())]
+    (prefix / SITE / "ocipy/cli/main.py").write_text(MAIN)
+    assert found["path"] == json.loads(run(prefix, "--debug").stdout)["path"]  # Debian's own packages are in it as well
     assert not {"site", "sitecustomize", "usercustomize"} & set(found["modules"])
     assert os.path.realpath(found["executable"]) == PYTHON
 
