@@ -126,6 +126,18 @@ def test_masked_equal(mask: int) -> None:
             assert run(spec, GETPPID, args=(0, arg)) == expected
 
 
+def test_a_mask_of_nothing() -> None:
+    """Every value fits: the rule always holds, and what comes after it never decides."""
+    kill, error = "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_ERRNO"
+    always, five = (1, "MASKED_EQ", 0, 0), (0, "EQ", 5)
+    for action in kill, error:
+        spec = profile("TRAP", rule("getppid", error, five), rule("getppid", action, always))
+        assert run(spec, GETPPID, args=(5,)) == ERRNO | 1
+        assert run(spec, GETPPID, args=(6,)) == (KILL_PROCESS if action == kill else ERRNO | 1)
+    spec = profile("TRAP", *(rule("getppid", action, always) for action in (error, kill, error)))
+    assert run(spec, GETPPID) == ERRNO | 1
+
+
 def test_args_are_a_conjunction() -> None:
     spec = profile("TRAP", rule("getppid", "SCMP_ACT_ALLOW", (0, "EQ", 1), (3, "GT", 5)))
     assert run(spec, GETPPID, args=(1, 0, 0, 6)) == ALLOW
