@@ -398,14 +398,14 @@ def test_the_state_is_removed_last(root: str) -> None:
         path = Path(entry.path)
         for name in ("state.json", "config.json", "zz", "aa"):
             entry.keep(name, b"{}")
-        (path / "notify/point").mkdir(parents=True)
-        subprocess.run(["mount", "-t", "tmpfs", "t", str(path / "notify/point")], check=True)
+        (path / "zzz/point").mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "t", str(path / "zzz/point")], check=True)
         try:
             with pytest.raises(StateError, match="something is mounted on"):
                 entry.remove()
             assert (path / "state.json").read_bytes() == b"{}"
         finally:
-            subprocess.run(["umount", str(path / "notify/point")], check=True)
+            subprocess.run(["umount", str(path / "zzz/point")], check=True)
         entry.remove()
     assert not path.exists()
 
