@@ -31,27 +31,37 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "differences.md"
 
 
 @pytest.fixture(scope="session")
-def peers() -> Iterator[dict[str, list[str]]]:
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
     """The commands of the peers by name."""
     runc, crun, later = shutil.which("runc"), shutil.which("crun"), os.environ.get("OCIPY_LATER_RUNC")
     assert runc, "runc is not installed (make test installs it)"
     assert crun, "crun is not installed (make test installs it)"
-    with crun_host() as prefix:
+    with crun_host(tmp_path_factory.mktemp("cgroups")) as prefix:
         yield {RUNC: [runc], CRUN: [*prefix, crun]} | ({LATER: [later]} if later else {})
 
 
 @contextlib.contextmanager
-def crun_host() -> Iterator[list[str]]:
+def crun_host(place: Path) -> Iterator[list[str]]:
     """What to put in front of crun. It refuses a hybrid hierarchy whose cgroup2 has a controller: it runs in a mount
     namespace where there is no cgroup2, on the v1 hierarchies alone."""
     v2 = Path("/sys/fs/cgroup/unified")
     if not v2.is_dir():
         yield []
         return
-    words = ["unshare", "-m", "sh", "-ec", f"umount {v2}; echo; exec sleep 100000"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
+    # a tmpfs of its own, since crun makes plain directories in the place of controllers that are not mounted
+    script = f"""
+        mount -t tmpfs -o mode=755 tmpfs {place}
+        for controller in {v2.parent}/*; do
+            [ -d $controller ] && [ $controller != {v2} ] && mountpoint -q $controller || continue
+            mkdir {place}/${{controller##*/}}
+            mount --bind $controller {place}/${{controller##*/}}
+        done
+        mount --rbind {place} {v2.parent}
+        echo
+        exec sleep 100000"""
+    with subprocess.Popen(["unshare", "-m", "sh", "-ec", script], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline(), f"could not unmount {v2}"
+        assert holder.stdout.readline(), f"could not make a {v2.parent} without {v2}"
         inside = f"nsenter --mount=/proc/{holder.pid}/ns/mnt"
         yield ["sh", "-c", f'exec {inside} sh -c \'cd "$0" && exec "$@"\' "$PWD" "$@"', "crun"]
         holder.kill()
