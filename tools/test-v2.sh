@@ -21,7 +21,7 @@ done
 logs=$(mktemp -d)
 trap 'rm -rf --one-file-system "$logs"' EXIT
 for shard in 0 1; do
-    tools/guest-run.sh -t 1200 "$PWD/.venv/bin/python -m pytest -p no:cacheprovider ${shards[shard]} $*" >"$logs/$shard" 2>&1 &
+    tools/guest-run.sh -t 1500 "$PWD/.venv/bin/python -m pytest -p no:cacheprovider ${shards[shard]} $*" >"$logs/$shard" 2>&1 &
     pids[shard]=$!
 done
 status=0
