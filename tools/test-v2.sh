@@ -7,8 +7,9 @@
 # against runc's, whose starts take a second there; and what is run apart (docker).
 set -u
 cd "$(dirname "$0")/.."
-everywhere='boot cgroup_values cli_docs conformance differential docker features launcher log mutants plan properties refused
-    schema_verdict seccomp_compile systemd_bus systemd_unit validate validate_rules'
+everywhere='bind_flags bind_sources boot cgroup_values cli_docs conformance differential docker features json_order
+    launcher log mutants plan properties
+    refused rooms schema_verdict seccomp_compile security_page systemd_bus systemd_unit validate validate_rules'
 mapfile -t files < <(ls -S spec-tests/test_*.py)
 shards=('' '')
 turn=0
