@@ -88,7 +88,6 @@ def refused() -> Iterator[tuple[str, Case]]:
         {},
         [{}],
         [{"path": "bin/true"}],
-        [{"path": "/bin/true", "timeout": -1}],
     )
     yield from created("annotations", {"a": 1}, {"": "x"}, [], {"a": ""})
     yield from created(
@@ -632,6 +631,8 @@ def hooks() -> Iterator[tuple[str, Case]]:
             "with an environment": {"path": shell, "args": ["sh", "-c", write], "env": ["A=1", "A=2"]},
             "that prints": {"path": shell, "args": ["sh", "-c", "echo out; echo err >&2"]},
         }
+        if kind == "poststart":
+            del table["that prints"]  # the program may have ended: whose output comes first is up to chance
         if kind in ("createRuntime", "startContainer", "poststop"):
             table["with an empty environment"] = {"path": shell, "args": ["sh", "-c", write], "env": []}
             table["without arguments"] = {"path": shell, "args": []}

@@ -225,10 +225,20 @@ def outcome(command: list[str], name: str, place: Path, image: Path) -> tuple[li
 
 @pytest.mark.parametrize("name", CASES)
 def test_same_as_the_peers(name: str, tmp_path: Path, image: Path, peers: dict[str, list[str]]) -> None:
+    """Once more where the list is wrong: on a busy machine a peer may lose a race with what it has started."""
+    for attempt in "first", "second":
+        (tmp_path / attempt).mkdir()
+        if not (words := compared(name, tmp_path / attempt, image, peers)):
+            return
+    pytest.fail(words)
+
+
+def compared(name: str, place: Path, image: Path, peers: dict[str, list[str]]) -> str:
+    """Run a case on all. Returns what came of it if that is not as the list of differences has it, or ""."""
     commands = {"ocipy": [OCIPY], **peers}
     with ThreadPoolExecutor(len(commands)) as pool:
         waiting = {
-            who: pool.submit(outcome, command, name, tmp_path / who.replace(" ", "-"), image)
+            who: pool.submit(outcome, command, name, place / who.replace(" ", "-"), image)
             for who, command in commands.items()
         }
         done = {who: future.result() for who, future in waiting.items()}
@@ -242,7 +252,7 @@ def test_same_as_the_peers(name: str, tmp_path: Path, image: Path, peers: dict[s
             differ.add(who)
     wrong = differ ^ (DIFFERENCES.get(name, set()) & set(peers))
     rows = [f"{who}: {results} {words}" for who, (results, words) in done.items()]
-    assert not wrong, "\n".join([f"the list is wrong of {', '.join(sorted(wrong))}", *rows])
+    return "\n".join([f"the list is wrong of {', '.join(sorted(wrong))}", *rows]) if wrong else ""
 
 
 def test_differences_have_reasons() -> None:
