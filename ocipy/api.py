@@ -224,13 +224,7 @@ class Container:
                 raise
 
     def _locked(self) -> Record:
-        entry = self._store.open(self.id)
-        try:
-            entry.lock()
-            return Record.load(entry)
-        except BaseException:
-            entry.close()
-            raise
+        return Record.locked(self._store, self.id)
 
     @verb("start")
     def start(self) -> None:

@@ -29,13 +29,7 @@ NO_NEW_KEYRING = Flag("no-new-keyring", "keep the caller's session keyring")
 
 def locked(root: str, container_id: str) -> Record:
     """A container's record, with its lock held until the entry is closed or the process ends."""
-    entry = Store(root).open(container_id)
-    try:
-        entry.lock()
-        return Record.load(entry)
-    except BaseException:
-        entry.close()
-        raise
+    return Record.locked(Store(root), container_id)
 
 
 def connect(flag: str, path: str | None) -> int:

@@ -67,7 +67,7 @@ def verify(config: Any, bundle_dir: str = "", *, escapes: bool = True) -> dict[s
         escapes: whether strings may hold a NUL or half a surrogate pair (see :func:`read`).
 
     Returns:
-        The config as it holds: without properties that are null (see ``usual``).
+        The config as it holds: without properties that are null (see ``tolerated``).
 
     Raises:
         ConfigError: for the first fault; the message says how many more there are.

@@ -109,8 +109,10 @@ def _spawn(hook: dict[str, Any], stdin: int, output: int, bundle: str) -> int:
     """
     if hook.get("env") is None:  # as runc and crun have it; an empty list is an empty environment
         env = [name + b"=" + value for name, value in os.environ.items()]
-    else:  # of a variable that is there twice, the last value
-        env = [_bytes("=".join(pair)) for pair in dict(entry.split("=", 1) for entry in hook["env"]).items()]
+    else:
+        from ocipy.plan.process import once
+
+        env = [_bytes(entry) for entry in once(hook["env"])]
     args = [_bytes(word) for word in hook.get("args") or [hook["path"]]]
     vectors = [[*(ffi.new("char[]", word) for word in words), ffi.NULL] for words in (args, env)]
     closed = _inherited()  # what the caller left open is not for hooks

@@ -65,9 +65,7 @@ def sysctl(b: Builder) -> None:
 
 
 def sysctl_file(key: str) -> str:
-    """The file below /proc of a kernel parameter: dots part its components, slashes too (sysctl(8)):
-    with a slash first, dots belong to names (``net/ipv4/conf/eth0.1/forwarding``)."""
-    dot, slash = key.find("."), key.find("/")
-    if slash >= 0 and (dot < 0 or slash < dot):
-        return f"sys/{key}"
-    return "sys/" + "".join({".": "/", "/": "."}.get(letter, letter) for letter in key)
+    """The file below /proc of a kernel parameter: the very path that the rules have judged."""
+    from ocipy.config.rules_linux import sysctl_path  # `start` has no use for the rules
+
+    return f"sys/{sysctl_path(key)}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ocipy.cgroups.base import Cgroup
     from ocipy.cgroups.resctrl_groups import Rdt
+    from ocipy.store import Store
 
 CREATING, CREATED, RUNNING, STOPPED, PAUSED = "creating", "created", "running", "stopped", "paused"
 
@@ -65,6 +66,21 @@ class Record:
         if "cgroup" in data and (fault := stray(data["cgroup"]["paths"], own=doomed)):
             raise entry.damaged(STATE, fault)
         return cls(entry, data)
+
+    @classmethod
+    def locked(cls, store: Store, container_id: str) -> Record:
+        """A container's record, with its lock held until the entry is closed or the process ends.
+
+        Raises:
+            StateError: there is no such container, or its record is damaged.
+        """
+        entry = store.open(container_id)
+        try:
+            entry.lock()
+            return cls.load(entry)
+        except BaseException:
+            entry.close()
+            raise
 
     def save(self) -> None:
         """Write the record."""
